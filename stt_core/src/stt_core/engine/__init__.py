@@ -1,0 +1,1 @@
+"""Protocol state: no clock, no I/O."""

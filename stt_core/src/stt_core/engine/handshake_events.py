@@ -1,0 +1,62 @@
+"""What the half-open table tells its owner: one value for each thing that happened to a handshake."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from stt_core.engine.handshake import HandshakeResult
+    from stt_core.errors import ConnectReason
+    from stt_core.wire.frame import RawFrame
+
+
+@attrs.frozen(eq=False)
+class HandshakeCompleted:
+    """The peer has proven itself; both sides have keys.
+
+    The initiator may send sealed frames at once, behind the datagrams of the table. At the responder nothing is sent
+    until the handshake is accepted or refused.
+    """
+
+    key: int | None
+    """What ``connect`` returned; None at the responder."""
+    path: Hashable
+    result: HandshakeResult
+    early_frames: Sequence[RawFrame] = ()
+    """Sealed frames of the session that came before the decision, in their order; to be read once it is accepted, since
+    those that come until then are added. Only at the responder."""
+
+
+@attrs.frozen
+class HandshakeConfirmed:
+    """CONFIRM came: the responder has accepted. Only at the initiator, and only if no sealed frame opened before."""
+
+    key: int
+    session_id: bytes
+
+
+@attrs.frozen
+class HandshakeFailed:
+    """A handshake that this node began is over without a session, or with one that is to be dropped."""
+
+    key: int
+    path: Hashable
+    reason: ConnectReason
+    text: str
+    session_id: bytes | None = None
+    """The session, where :class:`HandshakeCompleted` was told before."""
+
+
+@attrs.frozen
+class HandshakeDropped:
+    """Something was dropped without an answer: for the local log and the counters only."""
+
+    path: Hashable
+    reason: str
+
+
+HandshakeEvent: TypeAlias = HandshakeCompleted | HandshakeConfirmed | HandshakeFailed | HandshakeDropped
