@@ -1,0 +1,224 @@
+"""What a session has to send, and in which order: control frames, messages, datagrams, streams."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from stt_core.engine.mailbox import OutgoingMessages
+from stt_core.engine.scheduler import Scheduler
+from stt_core.wire.frame import FrameType
+from stt_core.wire.messages import CloseKind, Credit, CreditKind, MessageFragment, StreamClose
+from stt_core.wire.varint import encode_varint, varint_size
+
+if TYPE_CHECKING:
+    from stt_core.engine.mailbox import IncomingMessages
+    from stt_core.engine.packer import Packer
+    from stt_core.engine.recovery import Content
+    from stt_core.engine.streams import Stream, Streams
+
+KEEPALIVE_TOKEN_SIZE: Final = 8
+
+_FRAGMENT_OVERHEAD: Final = 18  # bytes: message id, total and offset, at most 10, 4 and 4
+_MIN_DATA: Final = 64  # bytes of plaintext that are worth a frame of their own behind others in a datagram
+
+
+class Kind(IntEnum):
+    """What a frame under way holds, and so what is to be done when it is lost or confirmed."""
+
+    DATA = 0  #: stream id, start, stop
+    OPEN = 1  #: stream id
+    CLOSE = 2  #: stream id, CloseKind
+    CREDIT = 3  #: CreditKind, stream id
+    KEEPALIVE = 4  #: the number below which acknowledgements need not report any more
+    PING = 5  #: token
+    MTU_PROBE = 6  #: size
+    MESSAGE = 7  #: message id, start, stop
+
+
+class Outbox:
+    """Frames that wait to be packed.
+
+    Control frames wait by what they are about, once each, and are encoded from the state of the moment in which they
+    leave: a CREDIT that is sent again tells the newest limit.
+
+    Args:
+        streams: The session's streams.
+        incoming: The messages that come, whose room the peer is told.
+        datagram_queue_size: Datagrams that may wait; beyond it the oldest is dropped.
+    """
+
+    __slots__ = (
+        "_control",
+        "_datagram_queue_size",
+        "_datagrams",
+        "_incoming",
+        "_pings",
+        "_scheduler",
+        "_streams",
+        "datagrams_dropped",
+        "messages",
+    )
+
+    def __init__(self, streams: Streams, incoming: IncomingMessages, datagram_queue_size: int) -> None:
+        self._streams = streams
+        self._incoming = incoming
+        self._datagram_queue_size = datagram_queue_size
+        self._control: dict[Content, None] = {}
+        self._pings: deque[bytes] = deque()
+        self._datagrams: deque[tuple[int, bytes]] = deque()
+        self._scheduler = Scheduler()
+        self.datagrams_dropped = 0
+        self.messages = OutgoingMessages()
+
+    def __bool__(self) -> bool:
+        return bool(self._control or self._pings or self.messages or self._datagrams or self._scheduler)
+
+    # Commands
+
+    def put(self, *content: Any) -> None:
+        """Let a control frame wait."""
+        self._control[content] = None
+
+    def put_stream(self, stream: Stream) -> None:
+        """Let a stream take turns, because it may have something to send."""
+        self._scheduler.add(stream)
+
+    def put_ping(self, token: bytes) -> None:
+        """Let a KEEPALIVE wait whose acknowledgement is awaited."""
+        self._pings.append(token)
+
+    def put_datagram(self, frame_type: int, data: bytes) -> None:
+        """Let a frame wait that is not sent again when lost; the oldest one gives way when too many do."""
+        if len(self._datagrams) >= self._datagram_queue_size:
+            self._datagrams.popleft()
+            self.datagrams_dropped += 1
+        self._datagrams.append((frame_type, data))
+
+    def put_lost(self, content: Content) -> None:
+        """Send again what a lost frame held, as far as it still matters."""
+        kind = content[0]
+        if kind == Kind.DATA:
+            stream = self._streams.find(content[1])
+            if stream is not None:
+                stream.sending.lost(content[2], content[3])
+                self._scheduler.add(stream)
+        elif kind == Kind.MESSAGE:
+            self.messages.lost(*content[1:])
+        elif kind == Kind.PING:
+            self._pings.append(content[1])
+        else:
+            self._control[content] = None
+
+    # Outputs
+
+    @property
+    def has_bulk(self) -> bool:
+        """Whether anything waits, because :meth:`pack` came to its limit."""
+        return bool(self)
+
+    def pack(self, packer: Packer, limit: int) -> None:
+        """Pack what waits until about ``limit`` bytes are packed, or the keys allow no more."""
+        limit = packer.within_keys(limit)
+        self._pack_control(packer, limit)
+        while self._pings and packer.bytes_packed < limit:
+            token = self._pings.popleft()
+            packer.add(FrameType.KEEPALIVE, 0, token, (Kind.PING, token))
+        while self.messages and packer.bytes_packed < limit:
+            self._pack_message(packer)
+        while self._datagrams and packer.bytes_packed < limit:
+            self._pack_datagram(packer, *self._datagrams.popleft())
+        self._pack_streams(packer, limit)
+        self._pack_control(packer, limit)
+
+    # Internals
+
+    def _pack_control(self, packer: Packer, limit: int) -> None:
+        waiting, self._control = self._control, {}
+        for content in waiting:
+            if packer.bytes_packed < limit:
+                self._pack_content(packer, content)
+            else:
+                self._control[content] = None
+
+    def _pack_content(self, packer: Packer, content: Content) -> None:
+        kind = content[0]
+        if kind == Kind.KEEPALIVE:
+            packer.add(FrameType.KEEPALIVE, 0, bytes(KEEPALIVE_TOKEN_SIZE), content)
+            return
+        if kind == Kind.CREDIT:
+            self._pack_credit(packer, content)
+            return
+        stream = self._streams.find(content[1])
+        if stream is None:
+            return
+        if kind == Kind.OPEN:
+            packer.add(FrameType.STREAM_OPEN, stream.stream_id, stream.announcement, content)
+        else:
+            self._pack_close(packer, stream, content)
+
+    def _pack_close(self, packer: Packer, stream: Stream, content: Content) -> None:
+        kind = content[2]
+        if kind == CloseKind.STOP_SENDING:
+            message = StreamClose(kind, stream.stop_code)
+        elif kind == stream.closing_kind:
+            message = StreamClose(kind, stream.sending.reset_code or 0, stream.sending.final_size)
+        else:
+            return  # an END that a reset has overtaken
+        packer.add(FrameType.STREAM_CLOSE, stream.stream_id, message.encode(), content)
+
+    def _pack_credit(self, packer: Packer, content: Content) -> None:
+        _, kind, stream_id = content
+        if kind == CreditKind.SESSION:
+            limit = self._streams.receive_credit.renew()
+        elif kind == CreditKind.STREAMS:
+            limit = self._streams.renew_stream_limit()
+        elif kind == CreditKind.MESSAGES:
+            limit = self._incoming.renew()
+        else:
+            stream = self._streams.find(stream_id)
+            if stream is None or stream.receiving.final_size is not None:
+                return
+            limit = stream.receiving.credit.renew()
+        packer.add(FrameType.CREDIT, stream_id, Credit(kind, limit).encode(), content)
+
+    def _pack_message(self, packer: Packer) -> None:
+        packer.make_room(_MIN_DATA)
+        message_id, frame_type, total, start, data = self.messages.take(packer.room - _FRAGMENT_OVERHEAD)
+        content = (Kind.MESSAGE, message_id, start, start + len(data))
+        packer.add(frame_type, 0, MessageFragment(message_id, total, start, data).encode(), content)
+
+    def _pack_datagram(self, packer: Packer, frame_type: int, data: bytes) -> None:
+        packer.make_room(len(data))
+        if len(data) > packer.room:
+            self.datagrams_dropped += 1  # the path has shrunk since it was taken
+            return
+        packer.add(frame_type, 0, data)
+
+    def _pack_streams(self, packer: Packer, limit: int) -> None:
+        scheduler, session_credit = self._scheduler, self._streams.send_credit
+        while packer.bytes_packed < limit:
+            stream = scheduler.next(self._sendable)
+            if stream is None:
+                return
+            packer.make_room(_MIN_DATA)
+            sending = stream.sending
+            fresh = sending.sent
+            # What is sent again has a lower offset, so that it fits as well.
+            offset, data = sending.take(packer.room - varint_size(fresh), session_credit.left)
+            stop = offset + len(data)
+            if stop > fresh:
+                session_credit.used += stop - fresh
+            packer.add(
+                FrameType.DATA,
+                stream.stream_id,
+                b"".join((encode_varint(offset), data)),
+                (Kind.DATA, stream.stream_id, offset, stop),
+            )
+            scheduler.used(len(data))
+            if sending.ended and stop == sending.final_size and not sending.end_acknowledged:
+                self._control[Kind.CLOSE, stream.stream_id, CloseKind.END] = None
+
+    def _sendable(self, stream: Stream) -> bool:
+        return stream.sending.sendable(self._streams.send_credit.left)
