@@ -1,0 +1,219 @@
+"""The messages of the file transfer as bytes and values: one file a stream, both ways within bounds.
+
+    sender -> receiver   OFFER, the file's bytes, DIGEST, end of stream
+    receiver -> sender   ANSWER (accepted), ANSWER (stored), end of stream; or one ANSWER with the reason of a refusal
+
+A message is its length as two bytes, big-endian, and that many bytes of a dict in STT serialization. Keys that are not
+known are ignored, so that a later version may add some; one that must break the rules takes another label.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import attrs
+
+from stt_core.errors import APPLICATION_CODES, FrameError, SerializationError
+from stt_core.wire.serialization import deserialize_stt, serialize_stt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stt_core.interfaces import Buffer
+
+STREAM_LABEL: Final = "stt-file/1"
+"""The label of a stream that carries one file; the number is the protocol's version."""
+
+LENGTH: Final = struct.Struct(">H")
+"""What precedes each message."""
+
+MAX_MESSAGE_SIZE: Final = 1024
+"""Bytes of the longest message, its length not counted."""
+
+MAX_NAME_SIZE: Final = 512
+"""Bytes of UTF-8 of the longest name that can be offered; the receiver shortens it further."""
+
+MAX_TEXT_SIZE: Final = 256
+"""Bytes of UTF-8 of the longest text in an answer."""
+
+MAX_FILE_SIZE: Final = (1 << 63) - 1
+"""Bytes of the largest file: what file systems count to."""
+
+MAX_FILE_COUNT: Final = (1 << 32) - 1
+"""Files that one sender can announce for a session."""
+
+DIGEST_SIZE: Final = 32
+"""Bytes of a SHA3-256."""
+
+
+class TransferStatus(IntEnum):
+    """What a receiver answers, and why a stream of a transfer was reset."""
+
+    ACCEPTED = 0  #: the file is wanted, its bytes may come
+    STORED = 1  #: the file is whole, checked and under its name on disk
+    BUSY = 2  #: the receiver takes files of another sender only, or too many at a time
+    NO_SPACE = 3  #: the disk is full, or would be
+    NOT_WRITABLE = 4  #: the file cannot be created or written
+    MISMATCH = 5  #: the bytes that came do not have the SHA3-256 that was announced
+    MALFORMED = 6  #: what came is not this protocol
+    UNSUPPORTED = 7  #: the receiver does not know this version of the protocol
+    CHANGED = 8  #: the file changed, or could not be read on, while it was sent
+    CANCELLED = 9  #: whoever runs this side ended it
+
+    @property
+    def stream_code(self) -> int:
+        """The code with which a stream is reset, or its other side asked to stop."""
+        return APPLICATION_CODES.start + self
+
+
+@attrs.frozen(kw_only=True)
+class Offer:
+    """The file that a stream is about to carry."""
+
+    name: str
+    """As the sender calls it; hostile until cleaned."""
+
+    size: int
+    """Bytes of the file."""
+
+    index: int = 0
+    """Which one of ``count`` it is, from 0."""
+
+    count: int = 1
+    """Files that the sender means to send in this session, so that the receiver knows when all are there."""
+
+    def encode(self) -> bytes:
+        """Return the message, its length in front."""
+        return _encoded({"name": self.name, "size": self.size, "index": self.index, "count": self.count})
+
+    @classmethod
+    def decode(cls, body: Buffer) -> Self:
+        """Return the value of a message without its length.
+
+        Raises:
+            FrameError: The bytes are no offer.
+        """
+        fields = _fields(body)
+        count = _integer(fields, "count", 1, MAX_FILE_COUNT)
+        return cls(
+            name=_text(fields, "name", MAX_NAME_SIZE),
+            size=_integer(fields, "size", 0, MAX_FILE_SIZE),
+            index=_integer(fields, "index", 0, count - 1),
+            count=count,
+        )
+
+
+@attrs.frozen
+class Digest:
+    """What the bytes that were sent hash to."""
+
+    sha3_256: bytes
+
+    def encode(self) -> bytes:
+        """Return the message, its length in front."""
+        return _encoded({"sha3_256": self.sha3_256})
+
+    @classmethod
+    def decode(cls, body: Buffer) -> Self:
+        """Return the value of a message without its length.
+
+        Raises:
+            FrameError: The bytes are no digest.
+        """
+        return cls(_digest(_fields(body)))
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """What the receiver says to an offer, and in the end to the file."""
+
+    status: TransferStatus
+    text: str = ""
+    """The reason of a refusal, for people."""
+
+    sha3_256: bytes = b""
+    """With ``STORED``: what the receiver found the stored bytes to hash to."""
+
+    def encode(self) -> bytes:
+        """Return the message, its length in front."""
+        fields: dict[str, Any] = {"status": int(self.status)}
+        if self.text:
+            fields["text"] = self.text
+        if self.sha3_256:
+            fields["sha3_256"] = self.sha3_256
+        return _encoded(fields)
+
+    @classmethod
+    def decode(cls, body: Buffer) -> Self:
+        """Return the value of a message without its length.
+
+        Raises:
+            FrameError: The bytes are no answer.
+        """
+        fields = _fields(body)
+        number = _integer(fields, "status", 0, 0xFFFF)
+        try:
+            status = TransferStatus(number)
+        except ValueError:
+            raise FrameError(f"an answer has the unknown status {number}") from None
+        return cls(
+            status=status,
+            text=_text(fields, "text", MAX_TEXT_SIZE) if "text" in fields else "",
+            sha3_256=_digest(fields) if status is TransferStatus.STORED else b"",
+        )
+
+
+def message_size(length: Buffer) -> int:
+    """Return the bytes that follow a length as it stands in front of a message.
+
+    Raises:
+        FrameError: No message is that long.
+    """
+    size: int = LENGTH.unpack(length)[0]
+    if not 0 < size <= MAX_MESSAGE_SIZE:
+        raise FrameError(f"a message of {size} bytes where at most {MAX_MESSAGE_SIZE} are allowed")
+    return size
+
+
+def cut(text: str, size: int) -> str:
+    """Return the beginning of a text that takes at most ``size`` bytes of UTF-8, without characters that it lacks."""
+    return text.encode(errors="replace")[:size].decode(errors="ignore")
+
+
+def _encoded(fields: Mapping[str, Any]) -> bytes:
+    body = serialize_stt(fields)
+    return LENGTH.pack(len(body)) + body
+
+
+def _fields(body: Buffer) -> dict[str, Any]:
+    try:
+        value = deserialize_stt(body, max_depth=4, max_items=64, max_size=MAX_MESSAGE_SIZE)
+    except SerializationError as error:
+        raise FrameError(f"a message cannot be decoded: {error}") from None
+    if not isinstance(value, dict):
+        raise FrameError("a message is no dict")
+    return value
+
+
+def _integer(fields: Mapping[str, Any], key: str, minimum: int, maximum: int) -> int:
+    value = fields.get(key)
+    # bool is an int in Python, but not on the wire.
+    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+        raise FrameError(f"{key} is no integer from {minimum} to {maximum}")
+    return value
+
+
+def _text(fields: Mapping[str, Any], key: str, max_size: int) -> str:
+    value = fields.get(key)
+    if not isinstance(value, str) or len(value.encode()) > max_size:
+        raise FrameError(f"{key} is no text of at most {max_size} bytes")
+    return value
+
+
+def _digest(fields: Mapping[str, Any]) -> bytes:
+    value = fields.get("sha3_256")
+    if not isinstance(value, bytes) or len(value) != DIGEST_SIZE:
+        raise FrameError(f"sha3_256 is not {DIGEST_SIZE} bytes")
+    return value

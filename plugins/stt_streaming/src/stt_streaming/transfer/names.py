@@ -1,0 +1,96 @@
+"""The name under which a received file may be stored: any text becomes one harmless file name.
+
+The same text gives the same name on every platform, since folders are shared, copied and carried between them.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Final
+
+MAX_NAME_SIZE: Final = 200
+"""Bytes of UTF-8 that a cleaned name has at most: file systems take 255, and a number may have to be put in."""
+
+UNNAMED: Final = "unnamed"
+"""The name of a file whose own name has nothing that could be kept."""
+
+_REPLACEMENT: Final = "_"
+_MAX_SUFFIX_SIZE: Final = 32
+
+# Cc control characters, Cf invisible ones that change how text is shown (bidirectional overrides), Cs lone surrogates,
+# Zl and Zp line ends. The joiners are Cf too, but Persian, the Indic scripts and emoji are misspelt without them.
+_UNSHOWN_CATEGORIES: Final = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+_JOINERS: Final = "\u200c\u200d"
+_DROPPED_IN_FRONT: Final = " " + _JOINERS
+_DROPPED_AT_THE_END: Final = ". " + _JOINERS
+
+# Refused by Windows; the colon also begins a stream of NTFS and ends a drive letter.
+_WINDOWS_RESERVED: Final = frozenset('<>:"|?*')
+
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file: with any extension, in any case.
+_DEVICE_NAMES: Final = frozenset(
+    ["CON", "PRN", "AUX", "NUL", "CLOCK$", "CONIN$", "CONOUT$"]
+    + [f"{device}{number}" for device in ("COM", "LPT") for number in "0123456789\u00b9\u00b2\u00b3"]
+)
+
+
+def clean_name(name: str) -> str:
+    r"""Return a file name made from what a peer calls its file.
+
+    What precedes the last ``/`` or ``\`` is dropped; unprintable characters and those that Windows reserves become
+    ``_``; so do leading dots and hyphens, since a hidden file could configure a shell and a hyphen begins an option.
+    Every kind of space becomes a plain one; spaces and joiners around the name go, and trailing dots. Names of Windows
+    devices get a ``_`` in front. The result is in Unicode's NFC and at most ``MAX_NAME_SIZE`` bytes long, its extension
+    kept.
+
+    The result is never empty, and cleaning it again changes nothing.
+    """
+    name = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    name = unicodedata.normalize("NFC", name)
+    name = "".join(_plain(character) for character in name)
+    name = _without_edges(name)
+    name = _beside_devices(name)
+    # Cutting can bring out a device: "con", many blanks, then more.
+    name = _beside_devices(_shortened(name))
+    return name or UNNAMED
+
+
+def numbered_name(name: str, number: int) -> str:
+    """Return a cleaned name with a number before its extension: ``report.pdf`` and 1 give ``report (1).pdf``."""
+    stem, suffix = _split(name)
+    return f"{stem} ({number}){suffix}"
+
+
+def _plain(character: str) -> str:
+    category = unicodedata.category(character)
+    if category == "Zs":
+        return " "
+    if character in _WINDOWS_RESERVED or (category in _UNSHOWN_CATEGORIES and character not in _JOINERS):
+        return _REPLACEMENT
+    return character
+
+
+def _without_edges(name: str) -> str:
+    # Windows drops trailing dots and blanks by itself, and would so make one name of two.
+    name = name.lstrip(_DROPPED_IN_FRONT).rstrip(_DROPPED_AT_THE_END)
+    kept = name.lstrip(".-")
+    return _REPLACEMENT * (len(name) - len(kept)) + kept
+
+
+def _beside_devices(name: str) -> str:
+    return _REPLACEMENT + name if name.partition(".")[0].rstrip(" ").upper() in _DEVICE_NAMES else name
+
+
+def _shortened(name: str) -> str:
+    if len(name.encode()) <= MAX_NAME_SIZE:
+        return name
+    stem, suffix = _split(name)
+    room = MAX_NAME_SIZE - len(suffix.encode())
+    return stem.encode()[:room].decode(errors="ignore").rstrip(_DROPPED_AT_THE_END) + suffix
+
+
+def _split(name: str) -> tuple[str, str]:
+    stem, dot, suffix = name.rpartition(".")
+    if not stem or len(suffix.encode()) >= _MAX_SUFFIX_SIZE:
+        return name, ""
+    return stem, dot + suffix

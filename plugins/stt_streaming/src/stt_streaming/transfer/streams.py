@@ -1,0 +1,45 @@
+"""What both ends of a transfer do with a stream: read one message, and understand a reset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from stt_core.errors import APPLICATION_CODES, FrameError, code_name
+from stt_streaming.transfer.messages import LENGTH, TransferStatus, message_size
+
+if TYPE_CHECKING:
+    from stt_core import STTStream
+
+_REASONS: Final = {
+    TransferStatus.BUSY: "the peer is busy with other files",
+    TransferStatus.NO_SPACE: "the peer's disk is full",
+    TransferStatus.NOT_WRITABLE: "the peer cannot write the file",
+    TransferStatus.MISMATCH: "what arrived was not what was sent",
+    TransferStatus.MALFORMED: "the peer did not understand this side",
+    TransferStatus.UNSUPPORTED: "the peer takes no files, or speaks another version of the file transfer",
+    TransferStatus.CHANGED: "the file changed, or could not be read on, at the peer",
+    TransferStatus.CANCELLED: "cancelled by the peer",
+}
+
+
+async def read_message(stream: STTStream) -> bytes:
+    """Return the next message of a stream, without its length.
+
+    Raises:
+        FrameError: The length is impossible, or the stream ended first.
+        StreamClosed: The peer reset the stream.
+        SessionClosed: The session ended.
+    """
+    try:
+        return await stream.receive_exactly(message_size(await stream.receive_exactly(LENGTH.size)))
+    except EOFError:
+        raise FrameError("the stream ended where a message was to come") from None
+
+
+def reason_of_reset(code: int) -> tuple[TransferStatus, str]:
+    """Return what a stream's reset means in a transfer, whatever the code."""
+    try:
+        status = TransferStatus(code - APPLICATION_CODES.start)
+    except ValueError:
+        return TransferStatus.CANCELLED, f"the peer broke the stream off: {code_name(code)}"
+    return status, _REASONS.get(status, "the peer broke the stream off")
