@@ -1,0 +1,1 @@
+"""The commands of ``stt`` that come with it, one a module."""
