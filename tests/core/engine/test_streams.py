@@ -482,6 +482,13 @@ def test_any_cutting_gives_the_same_bytes(size: int, cuts: list[tuple[int, int]]
     assert read_back + half.read(ANY) == NOISE[:size]
 
 
+def test_a_segment_of_no_bytes_is_nothing_to_read() -> None:
+    half = receive_half((0, b""))
+
+    assert not half.readable
+    assert half.next == 0
+
+
 def test_each_byte_counts_once_against_credit() -> None:
     half = ReceiveHalf(1000)
 

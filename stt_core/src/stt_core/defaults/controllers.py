@@ -43,7 +43,7 @@ class _WindowController(CongestionController):
     def pacing_rate(self, smoothed_rtt: float) -> float | None:
         doubles = self._window < self._threshold and self._growth == 1
         gain = _SLOW_START_PACING if doubles else _PACING
-        return gain * self._window / max(smoothed_rtt, 1e-6)
+        return gain * self._window / smoothed_rtt
 
     def sent(self, size: int, bytes_in_flight: int, now: float) -> None:
         """Nothing is learned from sending."""

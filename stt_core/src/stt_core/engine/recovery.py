@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _DATAGRAM_THRESHOLD: Final = 3
 _TIME_THRESHOLD: Final = 9 / 8
 _GRANULARITY: Final = 0.001  # seconds
+_MIN_RTT: Final = 1e-6  # seconds: a clock may stand still on loopback, and rates are bytes by round trips
 _INITIAL_RTT: Final = 0.333  # seconds, RFC 9002 section 6.2.2
 _PERSISTENT_CONGESTION: Final = 3  # PTOs
 _MAX_PTO: Final = 60.0  # seconds
@@ -53,7 +54,7 @@ class SentFrame(NamedTuple):
 
 
 class RttEstimator:
-    """The round trip of a path, in seconds (RFC 9002 section 5)."""
+    """The round trip of a path, in seconds, never zero (RFC 9002 section 5)."""
 
     __slots__ = ("latest", "minimum", "smoothed", "variance")
 
@@ -66,6 +67,7 @@ class RttEstimator:
     def update(self, sample: float, ack_delay: float) -> None:
         """Take a measured round trip, of which the peer held the acknowledgement back ``ack_delay``."""
         first = self.latest is None
+        sample = max(sample, _MIN_RTT)
         self.latest = sample
         self.minimum = min(self.minimum, sample)
         if first:
@@ -206,10 +208,10 @@ class Recovery:
         rtt = None
         if newest.datagram > self._largest_acked_datagram:
             self._largest_acked_datagram = newest.datagram
-            rtt = now - burst.sent_at
             if self.rtt.latest is None:
                 self._measured_at = now
-            self.rtt.update(rtt, min(ack_delay, self._max_ack_delay))
+            self.rtt.update(now - burst.sent_at, min(ack_delay, self._max_ack_delay))
+            rtt = self.rtt.latest
         self.pto_count = 0
         self.probes_due = 0
         if self.controller is None:
@@ -378,7 +380,7 @@ class Recovery:
     def _delivery_rate(self, burst: Burst, now: float) -> float | None:
         # draft-cheng-iccrg-delivery-rate-estimation: the slower of how it was sent and how it was acknowledged.
         interval = max(now - burst.delivered_at, burst.sent_at - burst.first_sent_at)
-        if interval < self.rtt.minimum or interval <= 0:
+        if interval < self.rtt.minimum:
             return None
         return (self._delivered - burst.delivered) / interval
 
@@ -387,7 +389,7 @@ class Recovery:
         return self._last_sent_at + min(self.pto * (1 << min(self.pto_count, 16)), _MAX_PTO)
 
     def _update_pacing(self) -> None:
-        if self.controller is not None:
-            # Before the first measurement the handshake's time-outs say nothing about the path: do not pace.
-            rate = None if self.rtt.latest is None else self.controller.pacing_rate(self.rtt.smoothed)
-            self.pacer.set_rate(rate, self._datagram_size)
+        assert self.controller is not None
+        # Before the first measurement the handshake's time-outs say nothing about the path: do not pace.
+        rate = None if self.rtt.latest is None else self.controller.pacing_rate(self.rtt.smoothed)
+        self.pacer.set_rate(rate, self._datagram_size)
