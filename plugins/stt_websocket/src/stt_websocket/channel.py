@@ -64,6 +64,7 @@ class Channel:
         self._has_refused = False
         self._is_reading = False
         self._is_paused = False
+        self._is_bulk = False  # large messages came in the last turn
         self._is_told = False  # the handler knows of the end
         self._has_failed = False  # by the peer's violation
         self._is_ended = False  # this side's part of ending the byte stream is done
@@ -157,8 +158,8 @@ class Channel:
         """Read one turn; returns whether anything came, and whether the byte stream has ended."""
         connection, link = self._connection, self._link
         buffer = connection.receive_buffer()
-        link.begin_wake(is_bulk=buffer is not None)
-        is_heard = False
+        link.begin_wake(is_bulk=self._is_bulk or buffer is not None)
+        self._is_bulk = is_heard = False
         while True:
             if buffer is None:
                 data = link.read()
@@ -169,6 +170,7 @@ class Channel:
                 size = link.read_into(buffer)
                 if size:
                     connection.receive_filled(size)
+                    self._is_bulk = True
             if not size:
                 return is_heard, size == 0
             is_heard = True

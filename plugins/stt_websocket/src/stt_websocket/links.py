@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import ssl
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from itertools import islice
@@ -28,6 +29,20 @@ BULK_READ_SIZE: Final = 256 * 1024
 _BULK_READS: Final = 4  # reads into a large message before others get their turn
 _SEAL_SIZE: Final = 256 * 1024  # plaintext that TLS seals at a time: it stays in the processor's second cache
 _GATHERED: Final = 64 if hasattr(socket.socket, "sendmsg") else 1  # buffers a system call; the limit of Linux is 1024
+
+
+class _Scratch(threading.local):
+    """Where sealed bytes stand between the socket and TLS.
+
+    Memory of this size made anew for each read would cost more than the read. Each thread has its own, as a read lets
+    other threads run.
+    """
+
+    def __init__(self) -> None:
+        self.buffer = memoryview(bytearray(BULK_READ_SIZE))
+
+
+_scratch = _Scratch()
 
 
 class Link(ABC):
@@ -257,14 +272,14 @@ class TLSLink(Link):
         if self._fill_size:
             size, self._fill_size = self._fill_size, 0
             with contextlib.suppress(BlockingIOError):
-                self._put(self.sock.recv(size))
+                self._put(_scratch.buffer[: self.sock.recv_into(_scratch.buffer, size)])
             return True
         return bool(self._incoming.pending or self._tls.pending() or self._incoming.eof)
 
     async def _fill_waiting(self) -> None:
         self._put(await asyncio.get_running_loop().sock_recv(self.sock, READ_SIZE))
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: Buffer) -> None:
         if data:
             self._incoming.write(data)
         else:
