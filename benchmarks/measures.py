@@ -180,9 +180,10 @@ async def idle(peer: Peer, address: str, limits: Limits) -> Figures:
     idle_cpu = time.process_time() - cpu_at + (await ask(control, "usage"))["cpu"] - rest_at["cpu"]
     idle_cpu /= time.perf_counter() - started_at
     times = await _ping_for(control, min(limits.seconds, 0.5))
+    ends = 2 if peer.in_one_process else 1
     return {
-        "accepting": (after - before) / opened / 1024,
-        "connecting": (here_after - here_before) / opened / 1024,
+        "accepting": (after - before) / opened / 1024 / ends,
+        "connecting": (here_after - here_before) / opened / 1024 / ends,
         "sessions": opened,
         "opened_per_second": opened / took,
         "idle_cpu": idle_cpu * 100,

@@ -86,7 +86,7 @@ def perform(run: Run, limits: Limits, folder: Path, profiles: dict[str, Path] | 
     options += [f"--seconds={limits.seconds}", f"--sessions={limits.sessions}", f"--settle={limits.settle}"]
     if run.controller:
         options.append(f"--controller={run.controller}")
-    timeout = 40 + 20 * limits.seconds + limits.opening_time + 4 * limits.settle
+    timeout = 25 + 20 * limits.seconds + limits.opening_time + 4 * limits.settle
     log = folder / "log"
     with contextlib.ExitStack() as stack:
         errors = stack.enter_context(log.open("w+b"))
