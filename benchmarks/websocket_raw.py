@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import importlib
 import importlib.metadata
-import importlib.util
 import json
 import platform
 import ssl
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.certificates import make_certificates
 from stt_core.interfaces.transport import Train
 from stt_websocket import WebSocketOptions, WebSocketTransport, WebSocketURL
+from stt_websocket.masking import fastest_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -337,7 +337,7 @@ def describe(case: str, result: dict[str, float]) -> str:
 
 
 def masking() -> str:
-    return "masked by numpy" if importlib.util.find_spec("numpy") else "masked in pure Python"
+    return f"masked by {fastest_mask().__qualname__.partition('.')[0].removeprefix('mask_by_')}"
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -29,10 +29,12 @@ class Listener:
     url: str
 
     def event(self) -> dict[str, Any]:
-        """Return its next line of standard output."""
+        """Return the next event that it tells, not counting how far something is."""
         assert self.process.stdout is not None
-        event: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return event
+        while True:
+            event: dict[str, Any] = json.loads(self.process.stdout.readline())
+            if event["event"] != "progress":
+                return event
 
     def end(self, number: signal.Signals | None = None, timeout: float = 30.0) -> tuple[int, str]:
         """Wait for its end, after a signal if one is given; return its status and its standard error."""
@@ -49,10 +51,12 @@ class Stt:
     folder: Path
     seed: Path
     _running: ExitStack
+    variables: dict[str, str] = attrs.field(factory=dict)
+    """What the environment of each command has besides."""
 
     def environment(self, node: str = "node") -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("STT_")}
-        return kept | {"HOME": str(self.folder), "XDG_DATA_HOME": str(self.folder / node)}
+        return kept | {"HOME": str(self.folder), "XDG_DATA_HOME": str(self.folder / node)} | self.variables
 
     def start(self, *words: str | Path, node: str = "node", **options: Any) -> subprocess.Popen[str]:
         """Begin a command; it is killed with the test at the latest."""

@@ -274,7 +274,7 @@ def test_nothing_raises_whatever_the_peer_sends(chunks: list[bytes], role: Role)
 
 
 @pytest.mark.parametrize("role", Role)
-@pytest.mark.parametrize("size", [40_000, 65_536, 100_001, 400_000])
+@pytest.mark.parametrize("size", [140_000, 200_001, 400_000])
 @pytest.mark.parametrize("kind", [Opcode.BINARY, Opcode.TEXT])
 def test_a_large_message_is_received_in_place(role: Role, size: int, kind: Opcode) -> None:
     payload = os.urandom(size) if kind is Opcode.BINARY else ("é" * (size // 2)).encode()
@@ -288,7 +288,7 @@ def test_a_large_message_is_received_in_place(role: Role, size: int, kind: Opcod
 
 
 def test_room_that_was_offered_need_not_be_used() -> None:
-    message = os.urandom(100_000)
+    message = os.urandom(300_000)
     stream = frame(Opcode.BINARY, message)
     connection = Connection(Role.CLIENT)
     for start in range(0, len(stream), 7000):
@@ -302,7 +302,7 @@ def test_filling_more_than_was_offered_is_a_mistake_of_the_caller() -> None:
     connection = Connection(Role.CLIENT)
     with pytest.raises(LocalError):
         connection.receive_filled(1)
-    connection.receive_data(frame(Opcode.BINARY, bytes(100_000))[:100])
+    connection.receive_data(frame(Opcode.BINARY, bytes(300_000))[:100])
     room = connection.receive_buffer()
     assert room is not None
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from stt_core.errors import TransportError
+from stt_core.errors import PeerUnreachable, TransportError
 from stt_core.interfaces.transport import Train
 from stt_websocket import CloseCode, Opcode, WebSocketTransport, server_context
 from stt_websocket.connection import MAX_PENDING_PONGS
@@ -262,6 +262,44 @@ async def test_a_large_message_that_is_announced_and_never_sent_takes_no_memory(
     assert after - before < 20 * 100_000, "320 MB were announced"
 
 
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("traced")
+async def test_many_messages_that_never_end_take_bounded_memory_and_the_largest_is_given_up(
+    opened: Opened, raw_client: Raw, recorder: Any
+) -> None:
+    server = await opened(LOCAL, listening=True, max_incomplete_size=4_000_000)
+    receiver = recorder()
+    server.start(receiver)
+    small = await raw_client(server.url)
+    await small.send(encode_header(Opcode.BINARY, 1000, KEY) + bytes(500))
+    before, _ = tracemalloc.get_traced_memory()
+
+    for number in range(10):
+        client = await raw_client(server.url)
+        await client.send(encode_header(Opcode.BINARY, 16 * 1024 * 1024, KEY) + bytes(1_000_000))
+        await receiver.until(lambda count=number - 3: len(receiver.unreachable) >= count)
+
+    after, _ = tracemalloc.get_traced_memory()
+    assert after - before < 6_000_000, "10 MB were sent"
+    assert {reason for _, reason in receiver.unreachable} == {"incomplete messages take too much memory"}
+    await small.send(bytes(500))
+    await receiver.until(lambda: bool(receiver.messages))
+    assert receiver.messages[0][0] == bytes(1000)
+
+
+@pytest.mark.asyncio
+async def test_a_client_learns_that_its_message_was_given_up(opened: Opened, raw_client: Raw) -> None:
+    server = await opened(LOCAL, listening=True, max_incomplete_size=100_000)
+    client = await raw_client(server.url)
+
+    await client.send(encode_header(Opcode.BINARY, 16 * 1024 * 1024, KEY) + bytes(200_000))
+
+    assert await client.receive_close_code() == CloseCode.TRY_AGAIN_LATER
+    with pytest.raises(PeerUnreachable, match="incomplete"):
+        await server.receive()
+    assert await is_served(server, opened)
+
+
 # Peers that stall or vanish
 
 
@@ -362,6 +400,27 @@ async def test_a_reset_in_mid_message_is_told(opened: Opened, raw_client: Raw, r
     await receiver.until(lambda: bool(receiver.unreachable))
     assert "reset" in receiver.unreachable[0][1].lower()
     assert not receiver.messages
+
+
+@pytest.mark.asyncio
+async def test_a_reset_while_this_side_sends_is_told(opened: Opened, raw_client: Raw, recorder: Any) -> None:
+    server = await opened(LOCAL, listening=True)
+    receiver = recorder()
+    server.start(receiver)
+    client = await raw_client(server.url)
+    await client.send(frame(Opcode.BINARY, b"who"))
+    await receiver.until(lambda: bool(receiver.messages))
+    ((_, address),) = receiver.messages
+    message = bytes(1_000_000)
+    while server.send_train(Train(message, len(message)), address):  # noqa: ASYNC110 - full when the socket is
+        await asyncio.sleep(0)
+
+    client.sock.close()  # with bytes unread: the kernel sends a reset
+
+    await receiver.until(lambda: bool(receiver.unreachable))
+    assert receiver.unreachable[0][0] == address
+    assert server.send_train(Train(b"late", 4), address)
+    await receiver.until(lambda: len(receiver.unreachable) == 2)
 
 
 @pytest.mark.asyncio

@@ -262,6 +262,23 @@ async def test_sending_waits_while_the_peer_does_not_take_messages(pair: Callabl
 
 
 @pytest.mark.asyncio
+async def test_a_new_client_waits_while_nothing_is_received(opened: Opened) -> None:
+    server = await opened(LOCAL, listening=True, receive_buffer_size=1)
+    first = await opened(server.url)
+    await first.send(b"first", first.peer)
+    while not server.statistics().messages_received:  # noqa: ASYNC110 - counters tell nobody
+        await asyncio.sleep(0.01)
+
+    second = await opened(server.url)
+    await second.send(b"second", second.peer)
+    await asyncio.sleep(0.1)
+
+    assert server.statistics().messages_received == 1
+    assert (await soon(server.receive()))[0] == b"first"
+    assert (await soon(server.receive()))[0] == b"second"
+
+
+@pytest.mark.asyncio
 async def test_who_waits_to_send_learns_that_the_connection_is_gone(opened: Opened) -> None:
     server = await opened(LOCAL, listening=True, receive_buffer_size=1, close_timeout=0.1)
     client = await opened(server.url, send_buffer_size=1, close_timeout=0.1)
@@ -404,6 +421,22 @@ async def test_a_train_to_an_unknown_address_is_dropped_and_told(opened: Opened,
     await receiver.until(lambda: bool(receiver.unreachable))
     assert receiver.unreachable == [(nobody, "not connected")]
     assert server.statistics().messages_dropped == 3
+
+
+@pytest.mark.asyncio
+async def test_a_train_to_an_address_that_is_not_the_servers_does_not_end_a_client(
+    pair: Callable[..., Any], recorder: Any
+) -> None:
+    server, client = await pair()
+    receiver = recorder()
+    client.start(receiver)
+
+    assert client.send_train(Train(b"astray", 6), ("127.0.0.1", 1, 99))
+
+    await receiver.until(lambda: bool(receiver.unreachable))
+    assert not receiver.failures
+    await client.send(b"still here", client.peer)
+    assert (await soon(server.receive()))[0] == b"still here"
 
 
 @pytest.mark.asyncio

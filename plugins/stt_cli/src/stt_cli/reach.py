@@ -13,7 +13,7 @@ def advice_on_reach(url: str) -> str | None:
         address = ipaddress.ip_address((parts.hostname or "").partition("%")[0])
     except ValueError:
         return None
-    others = f"{parts.scheme}://ADDRESS:{parts.port}, with an address of this machine"
+    others = f"{parts.scheme}://ADDRESS:{parts.port}{parts.path}, with an address of this machine"
     if address.is_unspecified:
         return f"other machines reach this one at {others}"
     if not address.is_loopback:
@@ -21,5 +21,5 @@ def advice_on_reach(url: str) -> str | None:
     everywhere = "0.0.0.0" if address.version == 4 else "[::]"  # noqa: S104 - advice, not a default
     return (
         f"only this machine can reach {url}; to be reached by others, listen on "
-        f"{parts.scheme}://{everywhere}:{parts.port}: they reach this machine at {others}"
+        f"{parts.scheme}://{everywhere}:{parts.port}{parts.path}: they reach this machine at {others}"
     )

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 from stt_websocket.connection import Connection, ConnectionClosed, Event, Role, State, Trigger
 from stt_websocket.frames import CloseCode
 from stt_websocket.keepalive import Check, Keepalive
-from stt_websocket.links import describe
-from stt_websocket.masking import fastest_mask
+from stt_websocket.links import READ_SIZE, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from stt_core.interfaces.transport import Buffer
+    from stt_websocket.incomplete import IncompleteMessages
     from stt_websocket.links import Link
     from stt_websocket.options import WebSocketOptions
 
@@ -47,16 +47,26 @@ class Channel:
         role: Which side this is.
         handler: Whom to tell.
         options: Limits and times.
+        incomplete: Accounts for the messages that are being received, with those of other channels.
     """
 
-    def __init__(self, link: Link, role: Role, handler: ChannelHandler, options: WebSocketOptions) -> None:
+    def __init__(
+        self,
+        link: Link,
+        role: Role,
+        handler: ChannelHandler,
+        options: WebSocketOptions,
+        incomplete: IncompleteMessages[Channel] | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._link = link
         self._socket = link.sock
         self._role = role
-        self._connection = Connection(role, max_message_size=options.max_message_size, mask=fastest_mask())
+        self._connection = Connection(role, max_message_size=options.max_message_size)
         self._handler = handler
         self._options = options
+        self._incomplete = incomplete
+        self._incomplete_size = 0  # that is accounted for
         self._queue: deque[Buffer] = deque()
         self._queued_size = 0
         self._is_flush_due = False  # or what is sent now goes out when this wake ends
@@ -64,7 +74,7 @@ class Channel:
         self._has_refused = False
         self._is_reading = False
         self._is_paused = False
-        self._is_bulk = False  # large messages came in the last turn
+        self._is_bulk = False  # much came in the last turn
         self._is_told = False  # the handler knows of the end
         self._has_failed = False  # by the peer's violation
         self._is_ended = False  # this side's part of ending the byte stream is done
@@ -142,25 +152,27 @@ class Channel:
         if not self._is_reading:
             return
         try:
-            is_heard, is_end = self._read()
+            size, is_end = self._read()
         except OSError as error:
             self._fail(describe(error))
             return
-        if is_heard and self._keepalive is not None and self._keepalive.heard(self._loop.time()):
+        if size and self._keepalive is not None and self._keepalive.heard(self._loop.time()):
             self._watch()
         if is_end:
             self._connection.receive_end()
         self._deliver()
         if is_end:
             self._release()
+        elif self._connection.incomplete_size != self._incomplete_size and not self.released.done():
+            self._account(self._connection.incomplete_size)
 
-    def _read(self) -> tuple[bool, bool]:
-        """Read one turn; returns whether anything came, and whether the byte stream has ended."""
+    def _read(self) -> tuple[int, bool]:
+        """Read one turn; returns how many bytes came, and whether the byte stream has ended."""
         connection, link = self._connection, self._link
-        buffer = connection.receive_buffer()
-        link.begin_wake(is_bulk=self._is_bulk or buffer is not None)
-        self._is_bulk = is_heard = False
+        link.begin_wake(is_bulk=self._is_bulk)
+        total = 0
         while True:
+            buffer = connection.receive_buffer()
             if buffer is None:
                 data = link.read()
                 size = None if data is None else len(data)
@@ -170,11 +182,10 @@ class Channel:
                 size = link.read_into(buffer)
                 if size:
                     connection.receive_filled(size)
-                    self._is_bulk = True
             if not size:
-                return is_heard, size == 0
-            is_heard = True
-            buffer = connection.receive_buffer()
+                self._is_bulk = total > READ_SIZE // 2  # TLS makes less of what it reads than that
+                return total, size == 0
+            total += size
 
     def _deliver(self) -> None:
         events = self._connection.events()
@@ -192,6 +203,19 @@ class Channel:
             self._set_timer(LINGER_TIMEOUT, self._release)
             self._tell(_describe_end(end))
         self._flush()
+
+    def _account(self, size: int) -> None:
+        self._incomplete_size = size
+        largest = None if self._incomplete is None else self._incomplete.update(self, size)
+        if largest is not None:
+            largest._give_up()  # noqa: SLF001 - of its own class
+
+    def _give_up(self) -> None:
+        reason = "incomplete messages take too much memory"
+        self._tell(reason)
+        self._connection.give_up(CloseCode.TRY_AGAIN_LATER, reason)
+        self._deliver()
+        self._account(0)
 
     def _stop_reading(self) -> None:
         if self._is_reading:
@@ -314,6 +338,7 @@ class Channel:
         self._queue.clear()
         self._link.close()
         self.released.set_result(None)
+        self._account(0)
 
 
 def _describe_end(end: ConnectionClosed) -> str:

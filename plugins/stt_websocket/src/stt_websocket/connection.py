@@ -26,7 +26,7 @@ from stt_websocket.frames import (
     encode_close,
     encode_header,
 )
-from stt_websocket.masking import SHORT_SIZE, MaskInto, mask_into, mask_short
+from stt_websocket.masking import SHORT_SIZE, fastest_mask, mask_short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ MAX_MESSAGE_SIZE: Final = 16 * 1024 * 1024
 MAX_PENDING_PONGS: Final = 64
 """Pongs that wait to be sent; of more pings the newest are answered, as section 5.5.3 allows."""
 
-DIRECT_SIZE: Final = 32 * 1024
+DIRECT_SIZE: Final = 128 * 1024
 """Missing payload from which :meth:`Connection.receive_buffer` spares a copy."""
 
 _FIRST_BUFFER_SIZE: Final = 64 * 1024
@@ -69,7 +69,7 @@ class Trigger(Enum):
 
     CLOSE_CALLED = "close called"  #: the application closes
     CLOSE_RECEIVED = "close received"  #: the peer closes, or answers
-    VIOLATION = "violation"  #: the peer broke the protocol or a limit
+    VIOLATION = "violation"  #: the peer broke the protocol or a limit, or the application gave it up
     CLOSE_DRAWN = "close drawn"  #: ``data_to_send`` returned the Close that was due
     END_OF_STREAM = "end of stream"  #: no more bytes come
 
@@ -128,7 +128,6 @@ class Connection:
         role: Which side this is.
         max_message_size: Bytes of the largest message that is taken.
         random: Source of masking keys; must not be predictable (section 5.3).
-        mask: How to mask; see :func:`~stt_websocket.masking.fastest_mask`.
     """
 
     def __init__(
@@ -137,7 +136,6 @@ class Connection:
         *,
         max_message_size: int = MAX_MESSAGE_SIZE,
         random: Callable[[int], bytes] = os.urandom,
-        mask: MaskInto = mask_into,
     ) -> None:
         self.role = role
         self.state = State.OPEN
@@ -148,7 +146,7 @@ class Connection:
         self._is_receiving = True
         self._max_message_size = max_message_size
         self._random = random
-        self._mask_into = mask
+        self._mask_in_place = fastest_mask()
         self._keys = b""
         self._keys_used = 0
         self._events: list[Event] = []
@@ -172,9 +170,7 @@ class Connection:
         """Take bytes of the peer, cut anywhere."""
         if not self._is_receiving:
             return
-        if self._lent is not None:  # offered and not used
-            self._lent.release()
-            self._lent = None
+        self._release_buffer()
         try:
             self._receive(data if type(data) is bytes else bytes(data))
         except ProtocolViolation as violation:
@@ -203,7 +199,7 @@ class Connection:
         with self._lent as lent, lent[:size] as piece:
             self._lent = None
             if self._key:
-                self._mask_into(piece, piece, self._key)
+                self._mask_in_place(piece, self._key)
             try:
                 self._advance(piece)
             except ProtocolViolation as violation:
@@ -251,7 +247,17 @@ class Connection:
             self._send_frame(Opcode.CLOSE, payload)
             self._move(Trigger.CLOSE_CALLED)
 
+    def give_up(self, code: int, reason: str) -> None:
+        """Forget the message that is being received, take nothing more, and send Close behind what was sent."""
+        if self._is_receiving:
+            self._fail(ProtocolViolation(code, reason))
+
     # Outputs
+
+    @property
+    def incomplete_size(self) -> int:
+        """Bytes of memory that the message takes that is being received."""
+        return len(self._message)
 
     def data_to_send(self) -> list[Buffer]:
         """Return what is to be sent, in order, and forget it."""
@@ -274,6 +280,12 @@ class Connection:
         return events
 
     # Internals, receiving
+
+    def _release_buffer(self) -> None:
+        """Take back the room that was offered and not used: it holds the message's memory."""
+        if self._lent is not None:
+            self._lent.release()
+            self._lent = None
 
     def _receive(self, data: bytes) -> None:
         if self._rest:
@@ -338,7 +350,8 @@ class Connection:
         stop = header.end + header.size
         if self._opcode is None:
             if header.is_final and stop <= len(data):
-                self._receive_whole(header, data[header.end : stop])
+                payload = self._unmasked(data, header.end, stop, header.key)
+                self._events.append(_text(payload) if header.opcode is Opcode.TEXT else payload)
                 return stop
             self._opcode = header.opcode
         self._missing = header.size
@@ -346,19 +359,21 @@ class Connection:
         self._key = header.key
         return self._take_payload(data, header.end)
 
-    def _receive_whole(self, header: FrameHeader, payload: bytes | bytearray) -> None:
-        if header.key:
-            payload = self._mask(payload, header.key)
-        self._events.append(_text(payload) if header.opcode is Opcode.TEXT else payload)
-
     def _take_payload(self, data: bytes, offset: int) -> int:
         stop = min(offset + self._missing, len(data))
-        piece: Buffer = data[offset:stop]
-        if self._key:
-            piece = self._mask(piece, self._key)
+        piece = self._unmasked(data, offset, stop, self._key)
         self._message[self._filled : self._filled + len(piece)] = piece
         self._advance(piece)
         return stop
+
+    def _unmasked(self, data: bytes, start: int, stop: int, key: bytes) -> bytes | bytearray:
+        if not key:
+            return data[start:stop]
+        if stop - start <= SHORT_SIZE:
+            return mask_short(data[start:stop], key)
+        payload = bytearray(memoryview(data)[start:stop])
+        self._mask_in_place(payload, key)
+        return payload
 
     def _advance(self, piece: Buffer) -> None:
         """Account for bytes that stand unmasked in the message."""
@@ -397,21 +412,14 @@ class Connection:
         else:
             key = self._next_key()
             header = encode_header(opcode, size, key)
-            if size <= _JOINED_SIZE:
-                self._outgoing.append(header + self._mask(payload, key))
+            if size <= SHORT_SIZE:
+                self._outgoing.append(header + mask_short(payload, key))
             else:
-                frame = bytearray(len(header) + size)
-                frame[: len(header)] = header
-                self._mask_into(memoryview(frame)[len(header) :], payload, key)
+                frame = bytearray(header)
+                frame += payload
+                self._mask_in_place(memoryview(frame)[len(header) :], key)
                 self._outgoing.append(frame)
         self.pending_size += len(header) + size
-
-    def _mask(self, data: Buffer, key: bytes) -> bytes | bytearray:
-        if len(data) <= SHORT_SIZE:
-            return mask_short(data, key)
-        target = bytearray(len(data))
-        self._mask_into(memoryview(target), data, key)
-        return target
 
     def _next_key(self) -> bytes:
         if self._keys_used == len(self._keys):
@@ -435,6 +443,7 @@ class Connection:
 
     def _end(self, cause: Trigger, code: int, reason: str, *, by_peer: bool) -> None:
         self._move(cause)
+        self._release_buffer()
         self._rest, self._message = b"", bytearray()
         self._events.append(ConnectionClosed(code, reason, cause, by_peer))
 

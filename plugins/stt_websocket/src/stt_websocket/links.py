@@ -14,6 +14,7 @@ import ssl
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Final, cast
 
@@ -21,25 +22,29 @@ if TYPE_CHECKING:
     from stt_core.interfaces.transport import Buffer
 
 READ_SIZE: Final = 64 * 1024
-"""Bytes that one read asks for when messages are small: it bounds the work that a peer causes at a time."""
+"""Bytes that a turn of reads takes from the socket: it bounds the work that a peer causes before others get theirs."""
 
-BULK_READ_SIZE: Final = 256 * 1024
-"""Bytes that TLS reads from its socket at a time within a large message."""
+BULK_READ_SIZE: Final = 512 * 1024
+"""The same while the peer sends so much that each turn brings more than half of :data:`READ_SIZE`."""
 
-_BULK_READS: Final = 4  # reads into a large message before others get their turn
 _SEAL_SIZE: Final = 256 * 1024  # plaintext that TLS seals at a time: it stays in the processor's second cache
 _GATHERED: Final = 64 if hasattr(socket.socket, "sendmsg") else 1  # buffers a system call; the limit of Linux is 1024
 
 
 class _Scratch(threading.local):
-    """Where sealed bytes stand between the socket and TLS.
+    """Where bytes stand for the time of one call: sealed ones before TLS opens them, and what it makes of them.
 
     Memory of this size made anew for each read would cost more than the read. Each thread has its own, as a read lets
-    other threads run.
+    other threads run, from its first read on.
     """
 
-    def __init__(self) -> None:
-        self.buffer = memoryview(bytearray(BULK_READ_SIZE))
+    @cached_property
+    def sealed(self) -> memoryview:
+        return memoryview(bytearray(BULK_READ_SIZE))
+
+    @cached_property
+    def opened(self) -> memoryview:
+        return memoryview(bytearray(BULK_READ_SIZE))
 
 
 _scratch = _Scratch()
@@ -55,7 +60,7 @@ class Link(ABC):
 
     @abstractmethod
     def begin_wake(self, *, is_bulk: bool) -> None:
-        """Start a turn of reads; a turn is bounded, and longer within a large message (``is_bulk``)."""
+        """Start a turn of reads, of :data:`READ_SIZE` or :data:`BULK_READ_SIZE` at most."""
 
     @abstractmethod
     def read(self) -> bytes | None:
@@ -91,32 +96,32 @@ class PlainLink(Link):
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
-        self._reads_left = 0
+        self._size_left = 0  # bytes that this turn may still read
 
     def begin_wake(self, *, is_bulk: bool) -> None:
         """Start a turn of reads."""
-        self._reads_left = _BULK_READS if is_bulk else 1
+        self._size_left = BULK_READ_SIZE if is_bulk else READ_SIZE
 
     def read(self) -> bytes | None:
         """Return bytes, b"" at the end of the stream, or None when this turn has no more."""
-        if not self._reads_left:
+        size, self._size_left = self._size_left, 0
+        if not size:
             return None
         try:
-            data = self.sock.recv(READ_SIZE)
+            return self.sock.recv(size)
         except BlockingIOError:
             return None
-        self._reads_left = self._reads_left - 1 if len(data) == READ_SIZE else 0
-        return data
 
     def read_into(self, buffer: memoryview) -> int | None:
         """Fill a buffer from its start; as :meth:`read`, with the number of bytes."""
-        if not self._reads_left:
+        asked = min(self._size_left, len(buffer))
+        if not asked:
             return None
         try:
-            size = self.sock.recv_into(buffer)
+            size = self.sock.recv_into(buffer, asked)
         except BlockingIOError:
             return None
-        self._reads_left = self._reads_left - 1 if size == len(buffer) else 0
+        self._size_left = self._size_left - size if size == asked else 0
         return size
 
     def write(self, queue: deque[Buffer]) -> int:
@@ -165,6 +170,7 @@ class TLSLink(Link):
         )
         self._sealed = memoryview(b"")
         self._fill_size = 0  # bytes that this turn may still read from the socket, in one call
+        self._is_over = False  # the peer has said in TLS that no more comes
 
     async def shake_hands(self) -> None:
         """Set up TLS.
@@ -192,14 +198,9 @@ class TLSLink(Link):
 
     def read(self) -> bytes | None:
         """Return bytes, b"" at the end of the stream, or None when this turn has no more."""
-        if not self._has_more():
-            return None
-        try:
-            return self._tls.read(READ_SIZE)
-        except ssl.SSLWantReadError:
-            return None
-        except ssl.SSLEOFError:
-            return b""
+        opened = _scratch.opened
+        size = self.read_into(opened)
+        return None if size is None else bytes(opened[:size])
 
     def read_into(self, buffer: memoryview) -> int | None:
         """Fill a buffer from its start; as :meth:`read`, with the number of bytes."""
@@ -209,6 +210,7 @@ class TLSLink(Link):
             while filled < len(buffer) and self._has_more():
                 size = cast("int", self._tls.read(len(buffer) - filled, buffer[filled:]))
                 if not size:
+                    self._is_over = True
                     return filled
                 filled += size
         except ssl.SSLWantReadError:
@@ -272,9 +274,9 @@ class TLSLink(Link):
         if self._fill_size:
             size, self._fill_size = self._fill_size, 0
             with contextlib.suppress(BlockingIOError):
-                self._put(_scratch.buffer[: self.sock.recv_into(_scratch.buffer, size)])
+                self._put(_scratch.sealed[: self.sock.recv_into(_scratch.sealed, size)])
             return True
-        return bool(self._incoming.pending or self._tls.pending() or self._incoming.eof)
+        return bool(self._incoming.pending or self._tls.pending() or self._incoming.eof or self._is_over)
 
     async def _fill_waiting(self) -> None:
         self._put(await asyncio.get_running_loop().sock_recv(self.sock, READ_SIZE))

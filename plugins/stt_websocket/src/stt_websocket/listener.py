@@ -15,6 +15,7 @@ from stt_websocket.channel import Channel, ChannelHandler
 from stt_websocket.connection import Role
 from stt_websocket.errors import UpgradeRefused
 from stt_websocket.handshake import ServerHandshake, UpgradePolicy
+from stt_websocket.incomplete import IncompleteMessages
 from stt_websocket.links import Link, PlainLink, TLSLink, describe
 from stt_websocket.logs import LimitedLog
 from stt_websocket.masking import fastest_mask
@@ -78,6 +79,7 @@ class Listener:
         self._sockets: list[socket.socket] = []
         self._handshakes: set[asyncio.Task[None]] = set()
         self._channels: set[Channel] = set()
+        self._incomplete: IncompleteMessages[Channel] = IncompleteMessages(options.max_incomplete_size)
         self._numbers = count(1)
         self._refusals = LimitedLog(_log, self._loop.time)
         self._retry: asyncio.TimerHandle | None = None
@@ -198,7 +200,7 @@ class Listener:
         return link
 
     def _open_channel(self, link: Link, handshake: ServerHandshake, address: ClientAddress) -> None:
-        channel = Channel(link, Role.SERVER, self._handler, self._options)
+        channel = Channel(link, Role.SERVER, self._handler, self._options, self._incomplete)
         self._channels.add(channel)
         channel.released.add_done_callback(lambda _: self._channels.discard(channel))
         _log.debug("%s: %s is connected", self._url.endpoint, address)

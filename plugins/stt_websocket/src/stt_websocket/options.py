@@ -69,6 +69,10 @@ class WebSocketOptions:
     max_message_size: int = attrs.field(default=MAX_MESSAGE_SIZE, validator=_at_least(1))
     """Bytes of a message that is taken; a larger one closes the connection with 1009."""
 
+    max_incomplete_size: int = attrs.field(default=256 * 1024 * 1024, validator=_at_least(1))
+    """At a server: bytes of messages that have begun and not ended, of all connections together; beyond it, the
+    connection that holds most of them is closed with 1013."""
+
     send_buffer_size: int = attrs.field(default=1024 * 1024, validator=_at_least(1))
     """Bytes that wait for a connection's socket before ``send_train`` refuses more; one message may go beyond."""
 

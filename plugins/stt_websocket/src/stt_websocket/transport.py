@@ -248,10 +248,8 @@ class WebSocketTransport(BatchTransport):
         self._closings.info("%s: %s: %s", self._url.endpoint, address, reason)
         if not self.listening:
             self._end = f"{self._url.endpoint}: {reason}"
-        if self._is_closed:
-            return  # nobody is left to be told
         if self._receiver is not None and not self._inbox:
-            self._tell_unreachable(address, reason)
+            self._tell_end(address, reason)
             return
         self._inbox.append(PeerUnreachable(address, reason))
         self._inbox_size += _ITEM_SIZE
@@ -278,18 +276,21 @@ class WebSocketTransport(BatchTransport):
         while self._inbox and self._receiver is not None:
             item = self._inbox.popleft()
             if isinstance(item, PeerUnreachable):
-                self._tell_unreachable(item.address, str(item))
+                self._tell_end(item.address, str(item))
             else:
                 self._receiver.messages_received([item])
         self._inbox_size = 0
         self._resume()
 
-    def _tell_unreachable(self, address: Address, reason: str) -> None:
-        if self._receiver is None:
-            return
-        self._receiver.peer_unreachable(address, reason)
+    def _tell_end(self, address: Address, reason: str) -> None:
+        """Tell the receiver that a connection is gone; with it, a client's whole transport."""
+        self._tell_unreachable(address, reason)
         if not self.listening and self._receiver is not None:
-            self._receiver.failed(reason)  # its only connection
+            self._receiver.failed(reason)
+
+    def _tell_unreachable(self, address: Address, reason: str) -> None:
+        if self._receiver is not None:
+            self._receiver.peer_unreachable(address, reason)
 
     def _resume(self) -> None:
         paused, self._paused = self._paused, set()
