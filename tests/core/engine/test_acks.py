@@ -37,7 +37,7 @@ MESSAGES = make_path(reliable=True)
 def tracker(numbers: Iterable[int] = (), now: float = 0.0) -> AckTracker:
     acks = AckTracker(MAX_DELAY)
     for number in numbers:
-        acks.received(number, now)
+        acks.received(number, number, now)
     return acks
 
 
@@ -72,7 +72,7 @@ def test_what_was_acknowledged_is_repeated() -> None:
     acks = tracker([0, 1, 5])
     acks.ack(0.0)
 
-    acks.received(6, 0.0)
+    acks.received(6, 6, 0.0)
 
     assert acks.ack(0.0).ranges == ((5, 6), (0, 1))
 
@@ -98,7 +98,7 @@ def test_a_peer_that_leaves_gaps_and_asks_for_no_ack_fills_no_memory() -> None:
 
     tracemalloc.start()
     for number in range(0, 50_000, 2):
-        acks.received(number, 0.0)
+        acks.received(number, number, 0.0)
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -108,8 +108,8 @@ def test_a_peer_that_leaves_gaps_and_asks_for_no_ack_fills_no_memory() -> None:
 
 def test_the_delay_is_the_time_since_the_newest_number_came() -> None:
     acks = tracker([0, 1, 2], now=1.0)
-    acks.received(5, 2.0)
-    acks.received(3, 2.5)
+    acks.received(5, 5, 2.0)
+    acks.received(3, 3, 2.5)
 
     assert acks.ack(2.75).delay_us == 750_000
 
@@ -134,7 +134,7 @@ def test_the_largest_number_is_known() -> None:
 def test_a_gap_and_what_fills_one_are_noticed(number: int, *, is_gap: bool) -> None:
     acks = tracker([0, 1, 2, 4])
 
-    assert acks.received(number, 0.0) is is_gap
+    assert acks.received(number, number, 0.0) is is_gap
 
 
 def test_nothing_is_due_before_anything_asks_for_it() -> None:
@@ -194,7 +194,7 @@ def test_an_ack_that_was_sent_is_not_due_again() -> None:
     acks.ack(1.0)
     assert acks.due is None
 
-    acks.received(2, 2.0)
+    acks.received(2, 2, 2.0)
     acks.asked(1, 1, MESSAGES, 2.0, urgent=False)
     assert acks.due == 2.1
     acks.ack(2.1)

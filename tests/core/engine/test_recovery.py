@@ -64,7 +64,7 @@ def make_reliable() -> Recovery:
 def send(recovery: Recovery, numbers: Iterable[int], now: float, size: int = SIZE) -> None:
     """Send a burst, each frame in a datagram of its own."""
     burst = recovery.begin_burst(now)
-    frames = [(number, SentFrame(recovery.next_datagram(), size, burst, (number,))) for number in numbers]
+    frames = [(number, SentFrame(recovery.number_datagrams(1), size, burst, (number,))) for number in numbers]
     recovery.sent(frames, size * len(frames), now)
 
 
@@ -237,7 +237,7 @@ def test_a_peer_cannot_make_this_side_walk_along_endless_ranges(*, reliable: boo
     recovery = make_reliable() if reliable else make()
     burst = recovery.begin_burst(1.0)
     numbers = [1, 1 << 40, (1 << 40) + 1, 1 << 50, 1 << 60]
-    recovery.sent([(n, SentFrame(recovery.next_datagram(), 1, burst, (n,))) for n in numbers], len(numbers), 1.0)
+    recovery.sent([(n, SentFrame(recovery.number_datagrams(1), 1, burst, (n,))) for n in numbers], len(numbers), 1.0)
 
     confirmed, _ = recovery.acknowledged((((1 << 45), (1 << 62)), (2, 1 << 44)), 0.0, 1.1)
 
@@ -354,7 +354,7 @@ def test_a_frame_is_lost_when_one_three_datagrams_later_arrives() -> None:
 def test_losses_are_counted_in_datagrams_and_not_in_frames() -> None:
     recovery, _ = measured()
     burst = recovery.begin_burst(20.0)
-    datagrams = [recovery.next_datagram() for _ in range(3)]
+    datagrams = [recovery.number_datagrams(1) for _ in range(3)]
     frames = [
         (1 + 10 * index + frame, SentFrame(datagram, 100, burst, (10 * index + frame,)))
         for index, datagram in enumerate(datagrams)
@@ -507,8 +507,8 @@ def test_an_acknowledgement_ends_the_backing_off() -> None:
 def test_a_probe_repeats_what_is_oldest() -> None:
     recovery = make()
     burst = recovery.begin_burst(1.0)
-    probe = (0, SentFrame(recovery.next_datagram(), 0, burst, (0,)))
-    first, second, third = (recovery.next_datagram() for _ in range(3))
+    probe = (0, SentFrame(recovery.number_datagrams(1), 0, burst, (0,)))
+    first, second, third = (recovery.number_datagrams(1) for _ in range(3))
     datagrams = [first, first, second, third]
     frames = [(1 + index, SentFrame(datagram, 100, burst, (1 + index,))) for index, datagram in enumerate(datagrams)]
     recovery.sent([probe, *frames], 400, 1.0)
@@ -721,7 +721,7 @@ class Bookkeeping(RuleBasedStateMachine):
         frames = []
         for index, size in enumerate(sizes):
             if index % frames_each == 0:
-                datagram = self.recovery.next_datagram()
+                datagram = self.recovery.number_datagrams(1)
             frames.append((self.next_number, SentFrame(datagram, size, burst, (self.next_number,))))
             self.under_way[self.next_number] = size
             self.next_number += 1 + skip  # numbers of frames that are not tracked, or went elsewhere

@@ -50,14 +50,17 @@ class AckTracker:
 
     # Inputs
 
-    def received(self, number: int, now: float) -> bool:
-        """Note a frame; return whether it left or filled a gap, so that the peer should hear at once."""
-        self._numbers.add(number, number + 1)
+    def received(self, first: int, last: int, now: float) -> bool:
+        """Note the frames from one number to another; return whether they left or filled a gap.
+
+        The peer should hear of that at once.
+        """
+        self._numbers.add(first, last + 1)
         expected = self._largest + 1
-        if number >= expected:
-            self._largest = number
+        if last >= expected:
+            self._largest = last
             self._largest_at = now
-        if number == expected:
+        if first == expected:
             return False
         if len(self._numbers) > _MAX_RANGES:
             self._numbers.drop_oldest(MAX_ACK_RANGES)

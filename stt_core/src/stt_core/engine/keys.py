@@ -118,6 +118,11 @@ class SendKeys:
         self.first_number = first_number
         self.acknowledged = False
 
+    @property
+    def has_ciphers(self) -> bool:
+        """Whether there is anything for :meth:`forget_ciphers` to drop."""
+        return bool(self._cache)
+
     def forget_ciphers(self) -> None:
         """Drop the AEAD objects (2.5 KB each); they come back when they are needed."""
         self._cache.clear()
@@ -131,10 +136,11 @@ class ReceiveKeys:
         suite: What opens.
     """
 
-    __slots__ = ("_cache", "_expiry", "_secrets", "_suite", "epoch", "forgeries")
+    __slots__ = ("_cache", "_expiry", "_metadata_size", "_secrets", "_suite", "epoch", "forgeries")
 
     def __init__(self, secret: bytes, suite: CryptoSuite) -> None:
         self._suite = suite
+        self._metadata_size = suite.metadata_size
         self._secrets = {0: secret}
         self._expiry: dict[int, float] = {}
         self._cache: dict[tuple[int, int], Sealer] = {}
@@ -152,17 +158,16 @@ class ReceiveKeys:
             keep: Seconds to keep an epoch's secret after its successor has been seen, if more than ten.
             now: Seconds.
         """
-        if len(frame.metadata) != self._suite.metadata_size:
+        _, _, stream_id, _, flags, header, payload, metadata = frame
+        if len(metadata) != self._metadata_size:
             return None
-        opener = self._cache.get((frame.flags, frame.stream_id))
+        opener = self._cache.get((flags, stream_id))
         if opener is None:
             return self._open_uncached(frame, number, keep, now)
         decrypt, iv = opener
-        sealed: bytes | memoryview = frame.payload
-        if frame.metadata:
-            sealed = b"".join((frame.payload, frame.metadata))
+        sealed = b"".join((payload, metadata)) if metadata else payload
         try:
-            return decrypt((iv ^ number).to_bytes(12, "big"), sealed, frame.header)  # type: ignore[arg-type]  # buffers
+            return decrypt((iv ^ number).to_bytes(12, "big"), sealed, header)  # type: ignore[arg-type]  # buffers
         except InvalidTag:
             self.forgeries += 1
             return None
@@ -181,6 +186,11 @@ class ReceiveKeys:
         """Erase the secrets of epochs whose time is over."""
         for epoch in [epoch for epoch, at in self._expiry.items() if at <= now]:
             self._erase(epoch)
+
+    @property
+    def has_ciphers(self) -> bool:
+        """Whether there is anything for :meth:`forget_ciphers` to drop."""
+        return bool(self._cache)
 
     def forget_ciphers(self) -> None:
         """Drop the AEAD objects (2.5 KB each); they come back when they are needed."""

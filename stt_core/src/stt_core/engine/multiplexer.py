@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stt_core import events
-from stt_core.engine.outbox import Kind
+from stt_core.engine.contents import Kind
 from stt_core.errors import ErrorCode, LocalError, RemoteError
 from stt_core.wire.messages import (
     CloseKind,
@@ -19,10 +19,8 @@ from stt_core.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections import deque
-
+    from stt_core.engine.contents import Content
     from stt_core.engine.outbox import Outbox
-    from stt_core.engine.recovery import Content
     from stt_core.engine.streams import Bytes, Stream, Streams
     from stt_core.interfaces.transport import Buffer
 
@@ -36,7 +34,14 @@ class Multiplexer:
         happened: Where events are appended.
     """
 
-    def __init__(self, streams: Streams, outbox: Outbox, happened: deque[events.Event]) -> None:
+    __slots__ = (
+        "_events",
+        "_outbox",
+        "_streams",
+        "_touched",
+    )
+
+    def __init__(self, streams: Streams, outbox: Outbox, happened: list[events.Event]) -> None:
         self._streams = streams
         self._outbox = outbox
         self._events = happened
@@ -118,16 +123,18 @@ class Multiplexer:
     def receive_data(self, plaintext: Buffer, stream_id: int) -> None:
         """Take a DATA frame; readers are told by :meth:`tell_readers`, once a burst."""
         offset, data = decode_data(plaintext)
-        stream = self._streams.receive_id(stream_id)
+        stream = self._touched.get(stream_id)
         if stream is None:
-            return
+            stream = self._streams.receive_id(stream_id)
+            if stream is None:
+                return
+            self._touched[stream_id] = stream
         receiving = stream.receiving
         grown = receiving.receive(offset, data)
         if grown:
             self._streams.count_received(grown)
             if receiving.stopped:
                 self._consume(grown)
-        self._touched[stream_id] = stream
 
     def receive_open(self, plaintext: Buffer, stream_id: int) -> None:
         """Take a STREAM_OPEN."""

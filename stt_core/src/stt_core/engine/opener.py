@@ -31,20 +31,23 @@ def open_frames(
     """
     opened: list[OpenedFrame] = []
     unseal = keys.open
+    expected = replay.highest + 1
     for frame in frames:
-        if frame.flags & _NOT_EPOCH:
+        frame_type, _, stream_id, sequence, flags, _, _, _ = frame
+        if flags & _NOT_EPOCH:
             continue
         # RFC 9000 A.3 with 32 bits: the number closest to the next expected one, never below 0.
-        expected = replay.highest + 1
-        ahead = (frame.sequence - expected) % _NUMBERS
+        ahead = (sequence - expected) % _NUMBERS
         number = expected + ahead if ahead <= _HALF else expected + ahead - _NUMBERS
         if number < 0:
             number += _NUMBERS
-        if not replay.is_fresh(number):
+        if number < expected and not replay.is_fresh(number):
             continue
         plaintext = unseal(frame, number, keep, now)
         if plaintext is None:
             continue
         replay.add(number)
-        opened.append((number, frame.type, frame.stream_id, plaintext))
+        if number >= expected:
+            expected = number + 1
+        opened.append((number, frame_type, stream_id, plaintext))
     return opened

@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from stt_core.engine.contents import Kind
 from stt_core.engine.mailbox import OutgoingMessages
+from stt_core.engine.packer import MIN_DATA
 from stt_core.engine.scheduler import Scheduler
 from stt_core.wire.frame import FrameType
 from stt_core.wire.messages import CloseKind, Credit, CreditKind, MessageFragment, StreamClose
-from stt_core.wire.varint import encode_varint, varint_size
 
 if TYPE_CHECKING:
+    from stt_core.engine.contents import Content
     from stt_core.engine.mailbox import IncomingMessages
     from stt_core.engine.packer import Packer
-    from stt_core.engine.recovery import Content
     from stt_core.engine.streams import Stream, Streams
 
 KEEPALIVE_TOKEN_SIZE: Final = 8
 
 _FRAGMENT_OVERHEAD: Final = 18  # bytes: message id, total and offset, at most 10, 4 and 4
-_MIN_DATA: Final = 64  # bytes of plaintext that are worth a frame of their own behind others in a datagram
-
-
-class Kind(IntEnum):
-    """What a frame under way holds, and so what is to be done when it is lost or confirmed."""
-
-    DATA = 0  #: stream id, start, stop
-    OPEN = 1  #: stream id
-    CLOSE = 2  #: stream id, CloseKind
-    CREDIT = 3  #: CreditKind, stream id
-    KEEPALIVE = 4  #: the number below which acknowledgements need not report any more
-    PING = 5  #: token
-    MTU_PROBE = 6  #: size
-    MESSAGE = 7  #: message id, start, stop
 
 
 class Outbox:
@@ -66,8 +52,8 @@ class Outbox:
         self._incoming = incoming
         self._datagram_queue_size = datagram_queue_size
         self._control: dict[Content, None] = {}
-        self._pings: deque[bytes] = deque()
-        self._datagrams: deque[tuple[int, bytes]] = deque()
+        self._pings: list[bytes] = []
+        self._datagrams: deque[tuple[int, bytes]] | None = None  # made when first used: many sessions send none
         self._scheduler = Scheduler()
         self.datagrams_dropped = 0
         self.messages = OutgoingMessages()
@@ -91,6 +77,8 @@ class Outbox:
 
     def put_datagram(self, frame_type: int, data: bytes) -> None:
         """Let a frame wait that is not sent again when lost; the oldest one gives way when too many do."""
+        if self._datagrams is None:
+            self._datagrams = deque()
         if len(self._datagrams) >= self._datagram_queue_size:
             self._datagrams.popleft()
             self.datagrams_dropped += 1
@@ -123,7 +111,7 @@ class Outbox:
         limit = packer.within_keys(limit)
         self._pack_control(packer, limit)
         while self._pings and packer.bytes_packed < limit:
-            token = self._pings.popleft()
+            token = self._pings.pop(0)
             packer.add(FrameType.KEEPALIVE, 0, token, (Kind.PING, token))
         while self.messages and packer.bytes_packed < limit:
             self._pack_message(packer)
@@ -184,7 +172,7 @@ class Outbox:
         packer.add(FrameType.CREDIT, stream_id, Credit(kind, limit).encode(), content)
 
     def _pack_message(self, packer: Packer) -> None:
-        packer.make_room(_MIN_DATA)
+        packer.make_room(MIN_DATA)
         message_id, frame_type, total, start, data = self.messages.take(packer.room - _FRAGMENT_OVERHEAD)
         content = (Kind.MESSAGE, message_id, start, start + len(data))
         packer.add(frame_type, 0, MessageFragment(message_id, total, start, data).encode(), content)
@@ -202,21 +190,15 @@ class Outbox:
             stream = scheduler.next(self._sendable)
             if stream is None:
                 return
-            packer.make_room(_MIN_DATA)
+            allowance = scheduler.allowance
+            until = limit if allowance is None else min(limit, packer.bytes_packed + allowance)
+            packer.make_room(MIN_DATA)
             sending = stream.sending
-            fresh = sending.sent
-            # What is sent again has a lower offset, so that it fits as well.
-            offset, data = sending.take(packer.room - varint_size(fresh), session_credit.left)
-            stop = offset + len(data)
-            if stop > fresh:
-                session_credit.used += stop - fresh
-            packer.add(
-                FrameType.DATA,
-                stream.stream_id,
-                b"".join((encode_varint(offset), data)),
-                (Kind.DATA, stream.stream_id, offset, stop),
-            )
-            scheduler.used(len(data))
+            offset, data, more = sending.peek(packer.room, session_credit.left)
+            size = packer.add_data(stream.stream_id, offset, data, until, only_full=more)
+            stop = offset + size
+            session_credit.used += sending.take(offset, stop)
+            scheduler.used(size)
             if sending.ended and stop == sending.final_size and not sending.end_acknowledged:
                 self._control[Kind.CLOSE, stream.stream_id, CloseKind.END] = None
 

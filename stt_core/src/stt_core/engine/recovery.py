@@ -7,12 +7,13 @@ at least three datagrams later there is acknowledged, or by time. RTT, loss and 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stt_core.engine.pacing import Pacer
 from stt_core.interfaces.congestion import AckSample
 
 if TYPE_CHECKING:
+    from stt_core.engine.contents import Content
     from stt_core.interfaces.congestion import CongestionController
 
 _DATAGRAM_THRESHOLD: Final = 3
@@ -22,9 +23,6 @@ _MIN_RTT: Final = 1e-6  # seconds: a clock may stand still on loopback, and rate
 _INITIAL_RTT: Final = 0.333  # seconds, RFC 9002 section 6.2.2
 _PERSISTENT_CONGESTION: Final = 3  # PTOs
 _MAX_PTO: Final = 60.0  # seconds
-
-Content: TypeAlias = tuple[Any, ...]
-"""What a frame held, as far as the session needs it to send it again; opaque here."""
 
 
 class Burst:
@@ -61,7 +59,7 @@ class RttEstimator:
     def __init__(self, initial: float | None = None) -> None:
         self.latest: float | None = None
         self.minimum = float("inf")
-        self.smoothed = _INITIAL_RTT if initial is None else initial
+        self.smoothed = _INITIAL_RTT if initial is None else max(initial, _MIN_RTT)
         self.variance = self.smoothed / 2
 
     def update(self, sample: float, ack_delay: float) -> None:
@@ -165,10 +163,10 @@ class Recovery:
         app_limited = self._app_limited_until > self._delivered
         return Burst(now, self._first_sent_at, self._delivered, self._delivered_at, app_limited=app_limited)
 
-    def next_datagram(self) -> int:
-        """Return the number of the datagram that is being filled, and go on to the next."""
+    def number_datagrams(self, count: int) -> int:
+        """Return the number of the first of ``count`` datagrams that are being filled; they follow each other."""
         number = self._next_datagram
-        self._next_datagram += 1
+        self._next_datagram += count
         return number
 
     def sent(self, frames: list[tuple[int, SentFrame]], size: int, now: float) -> None:

@@ -28,8 +28,8 @@ class Scheduler:
     __slots__ = ("_busy", "_left", "_members", "_now", "_passes", "_priority", "_queues")
 
     def __init__(self) -> None:
-        self._queues: list[deque[Stream]] = [deque() for _ in PRIORITIES]
-        self._busy: list[int] = []  # priorities whose queue is not empty, ascending
+        self._queues: dict[int, deque[Stream]] = {}  # by priority, none of them empty
+        self._busy: list[int] = []  # their priorities, ascending
         self._passes = [0] * len(PRIORITIES)
         self._left = [_TURN] * len(PRIORITIES)
         self._members: set[int] = set()
@@ -45,11 +45,13 @@ class Scheduler:
             return
         self._members.add(stream.stream_id)
         priority = stream.priority
-        if not self._queues[priority]:
+        queue = self._queues.get(priority)
+        if queue is None:
+            queue = self._queues[priority] = deque()
             insort(self._busy, priority)
             # Who was idle does not make up for it: it begins where the busy ones are.
             self._passes[priority] = max(self._passes[priority], self._now)
-        self._queues[priority].append(stream)
+        queue.append(stream)
 
     def next(self, sendable: Callable[[Stream], bool]) -> Stream | None:
         """Return the stream whose turn it is; those that turn out to have nothing leave."""
@@ -67,7 +69,13 @@ class Scheduler:
             self._left[priority] = _TURN
             if not queue:
                 busy.remove(priority)
+                del self._queues[priority]
         return None
+
+    @property
+    def allowance(self) -> int | None:
+        """Bytes that the stream that :meth:`next` returned may send before others; None while there are no others."""
+        return None if len(self._members) == 1 else self._left[self._priority]
 
     def used(self, size: int) -> None:
         """Charge the stream that :meth:`next` returned with the bytes that it sent."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from stt_core import events
 from stt_core.engine.acks import AckTracker
+from stt_core.engine.contents import Kind
 from stt_core.engine.keys import ReceiveKeys, SendKeys
 from stt_core.engine.mailbox import IncomingMessages
 from stt_core.engine.mtu import BASE_SIZE
 from stt_core.engine.multiplexer import Multiplexer
 from stt_core.engine.opener import open_frames
-from stt_core.engine.outbox import KEEPALIVE_TOKEN_SIZE, Kind, Outbox
+from stt_core.engine.outbox import KEEPALIVE_TOKEN_SIZE, Outbox
 from stt_core.engine.packer import Packer
 from stt_core.engine.path_table import PathTable
 from stt_core.engine.paths import Path
@@ -37,25 +37,29 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stt_core.config import STTConfig
+    from stt_core.engine.contents import Content
     from stt_core.engine.handshake import HandshakeResult
     from stt_core.engine.opener import OpenedFrame
-    from stt_core.engine.paths import Link, PathKey
-    from stt_core.engine.recovery import Content, SentFrame
+    from stt_core.engine.paths import PathKey
+    from stt_core.engine.recovery import SentFrame
     from stt_core.engine.streams import Bytes, Stream
     from stt_core.interfaces.congestion import ControllerFactory
     from stt_core.interfaces.crypto import CryptoSuite
     from stt_core.interfaces.transport import Buffer, Train
     from stt_core.wire.frame import RawFrame
 
-_MAX_BURST: Final = 256 * 1024  # bytes that one call of trains_to_send returns, so that sessions take turns
+MAX_BURST: Final = 256 * 1024
+"""Bytes that one call of :meth:`Session.trains_to_send` returns at the most, so that sessions take turns."""
+
 _DRAIN_PTOS: Final = 3
-_ENDPOINT_TYPES: Final[dict[int, bool]] = {
-    FrameType.ENDPOINT_REGISTER: True,
-    FrameType.ENDPOINT_RESOLVE: True,
-    FrameType.ENDPOINT_ROUTE: True,
-}
+_ENDPOINT_TYPES: Final = frozenset(
+    {FrameType.ENDPOINT_REGISTER, FrameType.ENDPOINT_RESOLVE, FrameType.ENDPOINT_ROUTE}
+)  # all of them reliable
+_DATA: Final = int(FrameType.DATA)
 _UNREACHABLE_GRACE: Final = 2.0  # seconds; an ICMP message can be forged, so the peer's silence has to agree
 _PATH_PROBE_SIZE: Final = 1200
+_REST_AFTER: Final = 1.0  # seconds without traffic; to be in use again costs some 30 us
+_MTU_SEARCH_AFTER: Final = 4096  # bytes sent on a path: a session that says little is not worth two probes of 64 KiB
 
 
 class Session:
@@ -78,6 +82,53 @@ class Session:
         initial_rtt: Seconds, where the handshake has measured it.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_ack_at_end",
+        "_ack_at_once",
+        "_acks",
+        "_bytes_received",
+        "_bytes_sent",
+        "_closed_at",
+        "_config",
+        "_controller",
+        "_custom",
+        "_ended_by_peer",
+        "_ending",
+        "_ending_due",
+        "_events",
+        "_frames_dropped",
+        "_frames_received",
+        "_gone_at",
+        "_gone_reason",
+        "_idle_timeout",
+        "_incoming",
+        "_last_elicited",
+        "_last_received",
+        "_max_frame_size",
+        "_metadata_size",
+        "_multiplexer",
+        "_next_number",
+        "_outbox",
+        "_padding",
+        "_paths",
+        "_pings",
+        "_receive_keys",
+        "_replay",
+        "_rotation_asked",
+        "_rotation_wanted",
+        "_send_at",
+        "_send_keys",
+        "_state",
+        "_streams",
+        "is_initiator",
+        "peer_app_parameters",
+        "peer_custom",
+        "peer_node_id",
+        "peer_relays",
+        "session_id",
+    )
+
     def __init__(
         self,
         result: HandshakeResult,
@@ -98,7 +149,7 @@ class Session:
         """The names of custom types that the peer receives: under which code, and whether reliably."""
         self.peer_relays = parameters.endpoints
         self.is_initiator = result.is_initiator
-        self._message_types = {**_ENDPOINT_TYPES, **custom}
+        self._custom = custom
         self._config = config
         self._controller = controller
         self._metadata_size = suite.metadata_size
@@ -123,7 +174,7 @@ class Session:
         self._streams.allow(*parameters.credit)
         self._incoming = IncomingMessages(config.max_message_size)
         self._outbox = Outbox(self._streams, self._incoming, config.datagram_queue_size)
-        self._events: deque[events.Event] = deque()
+        self._events: list[events.Event] = []
         self._multiplexer = Multiplexer(self._streams, self._outbox, self._events)
         self._paths = PathTable(
             self._new_path(path, initial_rtt, validated=True),
@@ -133,9 +184,10 @@ class Session:
             happened=self._events,
         )
         self._next_number = 0
-        self._pings: set[bytes] = set()
+        self._pings: dict[bytes, None] = {}
         self._state = State.HANDSHAKE if result.is_initiator else State.ACTIVE
         self._ack_at_once = False
+        self._ack_at_end = False
         self._rotation_wanted = False
         self._rotation_asked = False
         self._last_received = now
@@ -206,6 +258,9 @@ class Session:
             return
         self._receive_keys.erase_expired(now)
         self._paths.handle_timeout(now)
+        if self._has_ciphers and now >= self._rests_at:
+            self._send_keys.forget_ciphers()
+            self._receive_keys.forget_ciphers()
         if self._config.keepalive and now >= self._keepalive_at:
             self._outbox.put(Kind.KEEPALIVE, 0)
 
@@ -296,7 +351,7 @@ class Session:
         """
         self._require_open()
         token = os.urandom(KEEPALIVE_TOKEN_SIZE)
-        self._pings.add(token)
+        self._pings[token] = None
         self._outbox.put_ping(token)
         return token
 
@@ -321,6 +376,9 @@ class Session:
 
     def close(self, code: int, reason: str, now: float) -> None:
         """End the session and tell the peer; what streams still hold is lost. Repeating it changes nothing."""
+        if self._ending is None:
+            # Who waits for the delivery of what came last should learn of it before the end.
+            self._ack_at_end = self._acks.due is not None
         self._begin_closing(code, reason, now)
 
     def tell_end_again(self) -> None:
@@ -329,10 +387,12 @@ class Session:
 
     # Outputs
 
-    def trains_to_send(self, now: float) -> list[tuple[PathKey, Train]]:
-        """Return what is to leave now, by path.
+    def trains_to_send(self, now: float, max_size: int = MAX_BURST) -> list[tuple[PathKey, Train]]:
+        """Return what is to leave now, by path; when more could leave, :meth:`next_timeout` is ``now``.
 
-        At most some 256 KiB come at a time; when more could leave, :meth:`next_timeout` is ``now``.
+        Args:
+            now: Seconds.
+            max_size: Bytes that may come at a time, but for the last datagram.
         """
         if self._state is State.CLOSED:
             return []
@@ -348,7 +408,7 @@ class Session:
             return output
         self._pack_path_probes(output, now)
         if self._can_send:
-            self._pack_path(self._paths.active, output, now)
+            self._pack_path(self._paths.active, output, now, max_size)
         return output
 
     def probes_to_send(self, now: float) -> list[tuple[PathKey, Train]]:
@@ -374,6 +434,8 @@ class Session:
                 times.append(self._keepalive_at)
             if self._searches_mtu:
                 times.append(self._paths.active.mtu.search_due)
+        if self._has_ciphers:
+            times.append(self._rests_at)
         for at in times:
             if at is not None and at < soonest:
                 soonest = at
@@ -381,7 +443,7 @@ class Session:
 
     def events(self) -> list[events.Event]:
         """Return what happened since the last call."""
-        happened = list(self._events)
+        happened = self._events.copy()
         self._events.clear()
         if self._ending is not None:
             # What streams and paths have to say behind the end interests nobody.
@@ -403,13 +465,10 @@ class Session:
         """The path in use."""
         return self._paths.active.key
 
-    def uses(self, key: PathKey) -> bool:
-        """Return whether a path is one of the session's."""
-        return key in self._paths
-
-    def paths_over(self, link: Link) -> list[PathKey]:
-        """Return the session's paths over a link."""
-        return self._paths.over(link)
+    @property
+    def path_keys(self) -> tuple[PathKey, ...]:
+        """All paths that the session has; the same object as long as no path comes or goes."""
+        return self._paths.keys
 
     @property
     def max_datagram_payload(self) -> int:
@@ -493,14 +552,12 @@ class Session:
 
     def _take(self, opened: list[OpenedFrame], key: PathKey, now: float) -> tuple[int, int]:
         """Take frames; return the highest number but for PATH frames, and how many ask for an acknowledgement."""
-        received = self._acks.received
-        receive_data = self._multiplexer.receive_data
+        self._note_numbers(opened, now)
+        receive_data, padded = self._multiplexer.receive_data, self._padding
         newest, elicited = -1, 0
         for number, frame_type, stream_id, sealed_plaintext in opened:
-            plaintext = unpad(sealed_plaintext) if self._padding else sealed_plaintext
-            if received(number, now):
-                self._ack_at_once = True  # a gap
-            if frame_type == FrameType.DATA:
+            plaintext = unpad(sealed_plaintext) if padded else sealed_plaintext
+            if frame_type == _DATA:
                 elicited += 1
                 receive_data(plaintext, stream_id)
             elif frame_type == FrameType.ACK:
@@ -516,6 +573,16 @@ class Session:
             if frame_type != FrameType.PATH and number > newest:
                 newest = number
         return newest, elicited
+
+    def _note_numbers(self, opened: list[OpenedFrame], now: float) -> None:
+        """Note for acknowledgement what came, in runs."""
+        first = last = opened[0][0]
+        for number, _, _, _ in opened:
+            if number > last + 1 or number < last:
+                self._ack_at_once |= self._acks.received(first, last, now)
+                first = number
+            last = number
+        self._ack_at_once |= self._acks.received(first, last, now)
 
     def _take_control(self, frame_type: int, stream_id: int, plaintext: Buffer, key: PathKey) -> None:
         match frame_type:
@@ -539,7 +606,7 @@ class Session:
                 self._receive_message(frame_type, plaintext)
 
     def _receive_message(self, frame_type: int, plaintext: Buffer) -> None:
-        reliable = self._message_types.get(frame_type)
+        reliable = True if frame_type in _ENDPOINT_TYPES else self._custom.get(frame_type)
         if reliable is None:
             raise RemoteError(f"a frame of unknown type {frame_type:#04x}", ErrorCode.UNSUPPORTED)
         message = self._incoming.receive(frame_type, plaintext) if reliable else bytes(plaintext)
@@ -593,7 +660,7 @@ class Session:
         elif kind == Kind.KEEPALIVE:
             self._acks.forget_below(content[1])
         elif kind == Kind.PING and content[1] in self._pings:
-            self._pings.remove(content[1])  # a probe may have repeated it
+            del self._pings[content[1]]  # a probe may have repeated it
             self._events.append(events.PingAnswered(content[1], now - frame.burst.sent_at))
         elif kind == Kind.MTU_PROBE and path.mtu.confirmed(content[1], now):
             path.recovery.datagram_size_changed(path.mtu.size)
@@ -635,10 +702,10 @@ class Session:
             and self._state is not State.HANDSHAKE
         )
 
-    def _pack_path(self, path: Path, output: list[tuple[PathKey, Train]], now: float) -> None:
+    def _pack_path(self, path: Path, output: list[tuple[PathKey, Train]], now: float, max_size: int) -> None:
         recovery = path.recovery
         packer = self._packer(path, now)
-        limit = self._limit(path, now)
+        limit = self._limit(path, now, max_size)
         left = path.amplification_left
         if left is not None:
             # The last datagram may begin below the limit, and has to end within what is left.
@@ -655,7 +722,7 @@ class Session:
             self._last_elicited = now
         self._finish_burst(packer, path, output, now)
         if self._outbox.has_bulk:
-            self._send_at = self._send_again_at(path, limit, now)
+            self._send_at = self._send_again_at(path, now, is_cut=limit >= max_size)
         elif not path.reliable:
             recovery.app_limited()
         if self._searches_mtu:
@@ -680,12 +747,11 @@ class Session:
     @property
     def _searches_mtu(self) -> bool:
         path = self._paths.active
-        return not path.reliable and path.validated
+        return not path.reliable and path.validated and path.bytes_sent >= _MTU_SEARCH_AFTER
 
-    def _limit(self, path: Path, now: float) -> int:
-        """Return the bytes that may leave on a path now, at most a burst; a datagram more may leave with the last."""
+    def _limit(self, path: Path, now: float, limit: int) -> int:
+        """Return the bytes that may leave on a path now, up to a limit; a datagram more may leave with the last."""
         recovery = path.recovery
-        limit = _MAX_BURST
         if recovery.probes_due:
             return min(limit, recovery.probes_due * path.mtu.size)
         window = recovery.window_left
@@ -699,14 +765,14 @@ class Session:
         # The window counts whole datagrams; one may leave whenever none is under way.
         return min(limit, max(window // path.mtu.size, 1) * path.mtu.size)
 
-    def _send_again_at(self, path: Path, limit: int, now: float) -> float | None:
+    def _send_again_at(self, path: Path, now: float, *, is_cut: bool) -> float | None:
         """Return when more may leave, if time alone decides that."""
         window = path.recovery.window_left
         if window is not None and window < path.mtu.size:
             return None
         if not self._can_send:
             return None
-        return now if limit >= _MAX_BURST else path.recovery.pacer.next_time(now)
+        return now if is_cut else path.recovery.pacer.next_time(now)
 
     def _pack_ack(self, packer: Packer, now: float) -> None:
         floor = self._acks.largest
@@ -777,6 +843,15 @@ class Session:
     def _keepalive_at(self) -> float:
         return max(self._last_received, self._last_elicited) + self._idle_timeout / 3
 
+    @property
+    def _has_ciphers(self) -> bool:
+        return self._send_keys.has_ciphers or self._receive_keys.has_ciphers
+
+    @property
+    def _rests_at(self) -> float:
+        """When an idle session should take up as little memory as it can."""
+        return max(self._last_received, self._last_elicited) + _REST_AFTER
+
     def _begin_closing(self, code: int, reason: str, now: float) -> None:
         if self._ending is not None:
             return
@@ -808,6 +883,8 @@ class Session:
             packer.datagram_size = min(packer.datagram_size, left)
             if packer.room < len(plaintext):
                 return output
+        elif self._ack_at_end:
+            packer.add(FrameType.ACK, 0, self._acks.ack(now).encode(), elicits=False)
         packer.add(FrameType.DISCONNECT, 0, plaintext, elicits=False)
         self._finish_burst(packer, path, output, now)
         return output

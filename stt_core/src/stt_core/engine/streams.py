@@ -135,33 +135,45 @@ class SendHalf:
         self._base = self._written = self._frozen = self.sent
         return True
 
-    def take(self, size: int, session_left: int) -> tuple[int, Bytes]:
-        """Return the next bytes to send, lost ones first, with their offset; only when :meth:`sendable`.
+    def peek(self, size: int, session_left: int) -> tuple[int, Bytes, bool]:
+        """Return a run of bytes to send next, lost ones first; only when :meth:`sendable`.
+
+        Nothing is joined but at the seam of two writes, so that a run may be short of what could be sent.
 
         Args:
-            size: Bytes that fit.
+            size: Bytes that a frame takes; the run has as many unless there are fewer.
             session_left: Bytes that the session's credit allows; only bytes that were never sent use it.
+
+        Returns:
+            The offset, the bytes, and whether others follow, so that the last frame of the run should be full.
         """
         if self._lost:
             start, stop = self._lost.first
-            stop = min(stop, start + size)
+            cursor = bisect_right(self._starts, start) - 1
+        else:
+            start = self.sent
+            stop = min(self._written, self.credit.limit, start + session_left)
+            if stop > self._frozen:
+                self._freeze()
+            cursor = self._cursor
+            while cursor + 1 < len(self._starts) and self._starts[cursor + 1] <= start:
+                cursor += 1
+            self._cursor = cursor
+        chunk_start, chunk = self._starts[cursor], self._chunks[cursor]
+        first, last = start - chunk_start, stop - chunk_start
+        if last <= len(chunk):
+            return start, chunk[first:last], False
+        if len(chunk) - first >= size:
+            return start, chunk[first:], True
+        return start, self._slice(start, min(stop, start + size)), start + size < stop
+
+    def take(self, start: int, stop: int) -> int:
+        """Note that bytes which :meth:`peek` gave, from its first one on, leave; return how many never did before."""
+        if self._lost:
             self._lost.subtract(start, stop)
-            return start, self._slice(start, stop)
-        start = self.sent
-        stop = min(start + size, self._written, self.credit.limit, start + session_left)
-        if stop > self._frozen:
-            self._freeze()
+            return 0
         self.sent = self.credit.used = stop
-        # The chunk that the cursor is at holds the bytes, except where a frame spans two.
-        cursor = self._cursor
-        while cursor + 1 < len(self._starts) and self._starts[cursor + 1] <= start:
-            cursor += 1
-        self._cursor = cursor
-        chunk_start = self._starts[cursor]
-        chunk = self._chunks[cursor]
-        if stop - chunk_start <= len(chunk):
-            return start, chunk[start - chunk_start : stop - chunk_start]
-        return start, self._slice(start, stop)
+        return stop - start
 
     # Inputs
 
@@ -294,7 +306,21 @@ class ReceiveHalf:
         Raises:
             RemoteError: It goes beyond the credit, beyond the end, or is cut into too many pieces.
         """
-        stop = offset + len(data)
+        size = len(data)
+        stop = offset + size
+        if (
+            offset == self.next == self.credit.received
+            and stop <= self.credit.limit
+            and self.final_size is None
+            and not self.stopped
+            and size >= _SMALL_SEGMENT
+            and 2 * size >= len(data.obj)  # type: ignore[arg-type]  # bytes
+        ):
+            # Nearly every segment of a large transfer; what follows comes to the same.
+            self.next = self.credit.received = stop
+            self._ready_size += size
+            self._ready.append(data)
+            return size
         grown = self._grow(stop)
         if self.stopped or self.reset_code is not None:
             self.credit.consume(grown)
