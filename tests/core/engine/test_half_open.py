@@ -140,6 +140,34 @@ def stepped(now: float = 0.0) -> tuple[Node, Node, list[bytes], list[bytes]]:
     return one, other, init, challenge
 
 
+# The round trip
+
+
+def test_both_ends_tell_the_round_trip_of_the_handshake() -> None:
+    one, other, _, challenge = stepped(now=0.0)
+
+    for datagram in challenge:
+        one.receive(datagram, "bob", 0.1)
+    deliver(one, other, 0.25)
+
+    assert [event.round_trip for event in one.events(HandshakeCompleted)] == [0.1]
+    assert [event.round_trip for event in other.events(HandshakeCompleted)] == [0.25]
+
+
+def test_what_was_repeated_tells_no_round_trip() -> None:
+    # Nobody knows which INIT the CHALLENGE answers, nor which CHALLENGE the RESPONSE.
+    one, other, _, challenge = stepped(now=0.0)
+    one.table.handle_timeout(0.25)
+    deliver(one, other, 0.3)
+
+    for datagram in challenge:
+        one.receive(datagram, "bob", 0.31)
+    deliver(one, other, 0.4)
+
+    assert [event.round_trip for event in one.events(HandshakeCompleted)] == [None]
+    assert [event.round_trip for event in other.events(HandshakeCompleted)] == [None]
+
+
 def response_of(one: Node, challenge: list[bytes], now: float = 0.0) -> list[bytes]:
     for datagram in challenge:
         one.receive(datagram, "bob", now)

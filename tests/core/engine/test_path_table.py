@@ -141,6 +141,7 @@ def test_the_initiator_follows_nobody() -> None:
     home = session.path
 
     deliver(session, peer.seal(FrameType.DATAGRAM, b"x"), now=0.0, path=attrs.evolve(home, address=ELSEWHERE))
+    session.ping()
 
     assert session.path == home
     assert {key for key, _ in session.trains_to_send(0.0)} == {home}
@@ -153,7 +154,7 @@ def test_frames_that_do_not_open_move_nothing() -> None:
     deliver(rogue.session, stranger.seal(FrameType.DATAGRAM, b"x"), now=0.0, path=rogue.at(ELSEWHERE))
 
     assert rogue.session.path == rogue.home
-    assert not rogue.session.uses(rogue.at(ELSEWHERE))
+    assert rogue.at(ELSEWHERE) not in rogue.session.path_keys
 
 
 # Validation
@@ -215,7 +216,7 @@ def test_a_move_that_nobody_answers_for_is_undone() -> None:
 
     assert 2.5 < now < 4.0
     assert rogue.moves() == [str(rogue.at(ELSEWHERE)), str(rogue.home)]
-    assert not rogue.session.uses(rogue.at(ELSEWHERE))
+    assert rogue.at(ELSEWHERE) not in rogue.session.path_keys
 
 
 def test_a_move_that_is_answered_stays_and_the_old_address_is_dropped() -> None:
@@ -228,7 +229,7 @@ def test_a_move_that_is_answered_stays_and_the_old_address_is_dropped() -> None:
         rogue.session.trains_to_send(step / 10)
 
     assert rogue.session.path.address == ELSEWHERE
-    assert not rogue.session.uses(rogue.home)
+    assert rogue.home not in rogue.session.path_keys
 
 
 @pytest.mark.parametrize("mistake", ["another token", "another path", "a challenge"])
@@ -296,8 +297,8 @@ def test_forged_addresses_displace_no_validated_path() -> None:
         rogue.send(("10.6.6.6", number), bytes(100))
         rogue.sent()
 
-    assert rogue.session.uses(rogue.home)
-    assert len(rogue.session.paths_over(rogue.home.link)) <= 8
+    assert rogue.home in rogue.session.path_keys
+    assert len(rogue.session.path_keys) <= 8
 
 
 # What a move costs
@@ -317,7 +318,7 @@ def test_another_port_of_the_same_host_keeps_what_was_learned() -> None:
     after = responder.statistics()
     assert responder.path.address == REBOUND
     assert after.datagram_size == 1472
-    assert after.min_round_trip == before.min_round_trip
+    assert after.min_round_trip == pytest.approx(before.min_round_trip)
 
 
 def test_another_host_begins_afresh() -> None:
@@ -544,6 +545,7 @@ def test_a_session_without_a_path_waits_for_another_and_does_not_spin() -> None:
     rogue.session.path_lost(rogue.home, "unplugged", 1.0)
 
     assert rogue.session.trains_to_send(1.0) == []
+    rogue.session.handle_timeout(2.0)  # at rest
     assert rogue.session.next_timeout() == 61.0
     rogue.session.handle_timeout(60.9)
     assert rogue.session.state is State.ACTIVE
@@ -704,7 +706,7 @@ def test_a_path_that_is_liked_less_is_kept_in_reserve() -> None:
     networks.run(20.0)
 
     assert networks.used == (0, 0)
-    assert networks.initiator.uses(networks.there[1])
+    assert networks.there[1] in networks.initiator.path_keys
 
 
 def test_both_ends_leave_a_path_that_dies_and_come_back_when_it_works_again() -> None:

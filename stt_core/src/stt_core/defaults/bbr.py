@@ -11,7 +11,6 @@ version of BBR: its phases need no random source.
 
 from __future__ import annotations
 
-from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
@@ -60,7 +59,7 @@ class BBR(CongestionController):
         self._window = self._initial_window
         self._phase = _Phase.STARTUP
         self._pacing_gain = _STARTUP_GAIN
-        self._rates: deque[tuple[int, float]] = deque()  # (round, rate), falling: the first is the highest
+        self._rates: list[tuple[int, float]] = []  # (round, rate), falling: the first is the highest
         self._min_rtt: float | None = None
         self._min_rtt_at = 0.0
         self._round = 0
@@ -140,7 +139,7 @@ class BBR(CongestionController):
     def _learn_rate(self, sample: AckSample) -> None:
         rates = self._rates
         while rates and rates[0][0] < self._round - _RATE_ROUNDS:
-            rates.popleft()
+            del rates[0]
         rate = sample.delivery_rate
         # A sender with nothing to send measures itself, unless it got through more than ever.
         if rate is None or (sample.app_limited and rate < self._rate):

@@ -17,8 +17,9 @@ from stt_core.engine.handshake_events import (
     HandshakeDropped,
     HandshakeFailed,
 )
+from stt_core.engine.path_index import PathIndex
 from stt_core.engine.paths import PathKey
-from stt_core.engine.session import Session
+from stt_core.engine.session import MAX_BURST, Session
 from stt_core.engine.status import State
 from stt_core.errors import ErrorCode, FrameError
 from stt_core.interfaces.transport import Train
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 _LAST_HANDSHAKE: Final = int(FrameType.HANDSHAKE_CONFIRM)
 _STALLED_INTERVAL: Final = 0.1  # seconds between two looks at the timers of a session whose link is blocked
+_MAX_TURN: Final = 1024 * 1024  # bytes that one call of drain returns, so that what comes in is read meanwhile
+_HANDSHAKE_TRAIN: Final = 8 * 1024  # bytes, about
+_MIN_SHARE: Final = 16 * 1024  # bytes of it that a session gets, however many there are
 _SUPERSEDED_TIMERS: Final = 64  # that may lie in the heap besides as many as there are timers
 
 
@@ -115,7 +119,9 @@ class Demux:
         self._unconfirmed: dict[Session, int] = {}
         self._refused: dict[PathKey, Session] = {}
         self._touched: dict[Session, None] = {}
+        self._postponed_at: float | None = None
         self._stalled: dict[Link, dict[Session, None]] = {}
+        self._paths = PathIndex()
         self._timers: list[tuple[float, int, Session]] = []
         self._timer_count = 0
         self._scheduled: dict[Session, float] = {}
@@ -162,21 +168,21 @@ class Demux:
     def peer_unreachable(self, key: PathKey, reason: str, now: float) -> None:
         """Learn that the host says that nobody listens at an address; a reliable link's path is gone with it."""
         self._half_open.path_lost(key, reason, now)
-        for session in self._sessions.values():
-            if session.uses(key):
-                if key.link.capabilities.reliable:
-                    session.path_lost(key, reason, now)
-                else:
-                    session.path_unreachable(key, reason, now)
-                self._touched[session] = None
+        self._paths.update(self._touched)
+        for session in self._paths.on(key):
+            if key.link.capabilities.reliable:
+                session.path_lost(key, reason, now)
+            else:
+                session.path_unreachable(key, reason, now)
+            self._touched[session] = None
 
     def link_lost(self, link: Link, reason: str, now: float) -> None:
         """Learn that a link is of no more use."""
         self._stalled.pop(link, None)
-        for session in self._sessions.values():
-            for key in session.paths_over(link):
-                session.path_lost(key, reason, now)
-                self._touched[session] = None
+        self._paths.update(self._touched)
+        for key, session in self._paths.over(link):
+            session.path_lost(key, reason, now)
+            self._touched[session] = None
 
     def link_writable(self, link: Link) -> None:
         """Learn that a link that was blocked takes trains again."""
@@ -212,7 +218,7 @@ class Demux:
         """Make a session of an offer; None if it waited too long for that."""
         if not self._half_open.accept(offer.result.session_id):
             return None
-        session = self._begin(offer, now)
+        session = self._begin(offer, now, offer.round_trip)
         if offer.early_frames:
             size = sum(map(_size_of, offer.early_frames))
             session.receive_frames(list(offer.early_frames), session.path, size, now)
@@ -221,7 +227,8 @@ class Demux:
     def refuse(self, offer: HandshakeCompleted, code: int, reason: str, now: float) -> None:
         """Tell the peer that it is not let in."""
         self._half_open.refuse(offer.result.session_id)
-        session = self._begin(offer, now)
+        # As if nothing were known of the round trip: its draining has to outlast the peer's repeated RESPONSEs.
+        session = self._begin(offer, now, None)
         session.close(code, reason, now)
         self._refused[session.path] = session
 
@@ -232,25 +239,43 @@ class Demux:
 
     # Outputs
 
+    def events(self, now: float) -> list[DemuxEvent]:
+        """Return what happened since the last call or :meth:`drain`, but for what follows on trains of :meth:`drain`.
+
+        That is what a session that is closing tells: its last word has to leave before its path is let go of.
+        """
+        for event in self._half_open.events():
+            self._take_handshake_event(event, now)
+        for session in self._touched:
+            if session.state is not State.CLOSING:
+                self._collect_events(session)
+        happened, self._events = self._events, []
+        return happened
+
     def drain(
         self, blocked: Collection[Link | PathKey], now: float
     ) -> tuple[list[tuple[PathKey, Train]], list[DemuxEvent]]:
         """Return what is to leave, and what happened, once each.
+
+        At most some 1 MiB leaves at a time, in equal shares; when sessions have to wait for their turn,
+        :meth:`next_timeout` is ``now``, and they come first.
 
         Args:
             blocked: Links and paths that take no trains now; their sessions wait for :meth:`link_writable`, and what
                 handshakes have to say there is dropped, since it is repeated.
             now: Seconds.
         """
-        output = [
-            (path, Train(datagram, len(datagram)))
-            for path, datagram in self._half_open.datagrams_to_send()
-            if isinstance(path, PathKey) and path not in blocked and path.link not in blocked
-        ]
+        output = self._handshake_trains(blocked)
         for event in self._half_open.events():
             self._take_handshake_event(event, now)
         touched, self._touched = self._touched, {}
+        self._paths.update(touched)
+        share = max(_MIN_SHARE, min(MAX_BURST, _MAX_TURN // max(1, len(touched))))
+        left = _MAX_TURN
         for session in touched:
+            if left <= 0 and session.state is not State.CLOSING:  # the last word is short, and the path may go with it
+                self._touched[session] = None
+                continue
             link = session.path.link
             earliest = now
             if blocked and (session.path in blocked or link in blocked):
@@ -263,16 +288,24 @@ class Demux:
                     if key not in blocked and key.link not in blocked
                 ]
             else:
-                output += session.trains_to_send(now)
-            happened = session.events()
-            if happened:
-                self._events.append(SessionEvents(session, happened))
+                for key, train in session.trains_to_send(now, share):
+                    left -= len(train.data)
+                    output.append((key, train))
+            self._collect_events(session)
             self._schedule(session, earliest)
+        self._postponed_at = now if left <= 0 and self._touched else None
         happened_here, self._events = self._events, []
         return output, happened_here
 
+    @property
+    def has_output(self) -> bool:
+        """Whether another :meth:`drain` would return something now, because of what was done since the last."""
+        return bool(self._touched and self._postponed_at is None) or self._half_open.has_output
+
     def next_timeout(self) -> float | None:
         """Return when :meth:`handle_timeout` is due."""
+        if self._postponed_at is not None:
+            return self._postponed_at
         at = self._half_open.next_timeout()
         timers = self._timers
         while timers and self._scheduled.get(timers[0][2]) != timers[0][0]:
@@ -282,6 +315,27 @@ class Demux:
         return at
 
     # Internals
+
+    def _handshake_trains(self, blocked: Collection[Link | PathKey]) -> list[tuple[PathKey, Train]]:
+        """Return what handshakes have to say; the datagrams of one message leave, and wake the peer, together."""
+        output: list[tuple[PathKey, Train]] = []
+        for path, datagram in self._half_open.datagrams_to_send():
+            if not isinstance(path, PathKey) or path in blocked or path.link in blocked:
+                continue
+            if output:
+                last_path, last = output[-1]
+                size = len(last.data)
+                is_full = size % last.segment_size == 0 and len(datagram) <= last.segment_size
+                if is_full and size < _HANDSHAKE_TRAIN and last_path == path:
+                    output[-1] = (path, Train(b"".join((last.data, datagram)), last.segment_size))
+                    continue
+            output.append((path, Train(datagram, len(datagram))))
+        return output
+
+    def _collect_events(self, session: Session) -> None:
+        happened = session.events()
+        if happened:
+            self._events.append(SessionEvents(session, happened))
 
     def _receive_handshake(self, frame: RawFrame, key: PathKey, now: float) -> None:
         refused = self._refused.get(key) if frame.type == FrameType.HANDSHAKE_RESPONSE else None
@@ -310,7 +364,7 @@ class Demux:
     ) -> None:
         match event:
             case HandshakeCompleted(key=int() as key):
-                session = self._begin(event, now)
+                session = self._begin(event, now, event.round_trip)
                 self._unconfirmed[session] = key
                 self._events.append(SessionBegun(key, session))
             case HandshakeCompleted():
@@ -330,7 +384,7 @@ class Demux:
                 self.statistics.handshakes_dropped += 1
                 self._events.append(event)
 
-    def _begin(self, offer: HandshakeCompleted, now: float) -> Session:
+    def _begin(self, offer: HandshakeCompleted, now: float, round_trip: float | None) -> Session:
         assert isinstance(offer.path, PathKey)
         session = Session(
             offer.result,
@@ -340,6 +394,7 @@ class Demux:
             path=offer.path,
             now=now,
             custom=self._custom,
+            initial_rtt=round_trip,
         )
         self._sessions[session.session_id] = session
         self._touched[session] = None
@@ -369,6 +424,7 @@ class Demux:
         self._sessions.pop(session.session_id, None)
         self._unconfirmed.pop(session, None)
         self._touched.pop(session, None)
+        self._paths.forget(session)
         self._scheduled.pop(session, None)
         self._drop_superseded()
         if self._refused.get(session.path) is session:

@@ -99,7 +99,7 @@ Action: TypeAlias = SendMessage | SendRoute | HandleRequest | RequestAnswered | 
 
 @attrs.define(eq=False)
 class _Peer:
-    announced: set[bytes] = attrs.field(factory=set)
+    announced: dict[bytes, None] = attrs.field(factory=dict)
     next_request: int = 0
     relayed: dict[int, _Relayed] = attrs.field(factory=dict)
     """What was passed on to this peer, by the request id drawn for it."""
@@ -112,7 +112,6 @@ class _Relayed:
     origin: bytes
     request_id: int
     address: bytes
-    deadline: float
 
 
 class EndpointRouter:
@@ -127,14 +126,16 @@ class EndpointRouter:
         self._own: set[bytes] = set()
         # Who announced an address, in order: the first one holds it, and the next one follows.
         self._announcers: dict[bytes, dict[bytes, None]] = {}
-        self._peers: dict[bytes, _Peer] = {}
+        self._peers: dict[bytes, _Peer | None] = {}  # None until something is known of it, as of most
         self._to_relays: dict[bytes, None] = {}
+        # When what was passed on is given up, by session and request id. All wait equally long: the oldest come first.
+        self._deadlines: dict[tuple[bytes, int], float] = {}
 
     # Commands
 
     def add_session(self, session_id: bytes, *, peer_relays: bool) -> list[Action]:
         """Take a session up; return the announcements that its peer should get."""
-        self._peers[session_id] = _Peer()
+        self._peers[session_id] = None
         if not peer_relays:
             return []
         self._to_relays[session_id] = None
@@ -148,6 +149,8 @@ class EndpointRouter:
             return []
         for address in peer.announced:
             self._release(address, session_id)
+        for request_id in peer.relayed:
+            del self._deadlines[session_id, request_id]
         return [
             action
             for relayed in peer.relayed.values()
@@ -166,7 +169,7 @@ class EndpointRouter:
 
     def draw_request_id(self, session_id: bytes) -> int:
         """Return a request id for a request to the peer of a session."""
-        peer = self._peers[session_id]
+        peer = self._peer(session_id)
         peer.next_request += 1
         return peer.next_request
 
@@ -199,8 +202,9 @@ class EndpointRouter:
             if route.address in self._own:
                 return [HandleRequest(session_id, route)]
             return self._relay(session_id, route, now)
-        relayed = self._peers[session_id].relayed.pop(route.request_id, None)
+        relayed = self._peer(session_id).relayed.pop(route.request_id, None)
         if relayed is not None:
+            del self._deadlines[session_id, route.request_id]
             self._count_relayed(relayed.origin, -1)
             answer = EndpointRoute(route.kind, relayed.request_id, 0, relayed.address, route.body)
             return [SendRoute(relayed.origin, answer)] if relayed.origin in self._peers else []
@@ -212,33 +216,33 @@ class EndpointRouter:
     def handle_timeout(self, now: float) -> list[Action]:
         """Give up what was passed on and not answered in time."""
         actions: list[Action] = []
-        for peer in self._peers.values():
-            expired = [number for number, relayed in peer.relayed.items() if relayed.deadline <= now]
-            for number in expired:
-                relayed = peer.relayed.pop(number)
-                actions += self._fail_relayed(relayed, EndpointErrorCode.TIMEOUT, "the endpoint did not answer in time")
+        while self._deadlines:
+            (session_id, request_id), deadline = next(iter(self._deadlines.items()))
+            if deadline > now:
+                break
+            del self._deadlines[session_id, request_id]
+            relayed = self._peer(session_id).relayed.pop(request_id)
+            actions += self._fail_relayed(relayed, EndpointErrorCode.TIMEOUT, "the endpoint did not answer in time")
         return actions
 
     # Outputs
 
     def next_timeout(self) -> float | None:
         """Return when :meth:`handle_timeout` is due."""
-        # The oldest of each peer comes first: ids are drawn in order, and each waits equally long.
-        deadlines = [next(iter(peer.relayed.values())).deadline for peer in self._peers.values() if peer.relayed]
-        return min(deadlines, default=None)
+        return next(iter(self._deadlines.values()), None)
 
     # Internals
 
     def _receive_register(self, session_id: bytes, message: EndpointRegister) -> None:
         if not self._relays:
             return
-        peer = self._peers[session_id]
+        peer = self._peer(session_id)
         address = message.address
         if message.kind is RegisterKind.WITHDRAW:
-            peer.announced.discard(address)
+            peer.announced.pop(address, None)
             self._release(address, session_id)
         elif len(peer.announced) < MAX_ANNOUNCEMENTS:
-            peer.announced.add(address)
+            peer.announced[address] = None
             # The first holds it, so that nobody takes another's requests over.
             self._announcers.setdefault(address, {})[session_id] = None
 
@@ -262,12 +266,11 @@ class EndpointRouter:
         hops_left = route.hops_left - 1
         if route.kind is RouteKind.ONE_WAY:
             return [SendRoute(holder, attrs.evolve(route, hops_left=hops_left))]
-        if self._peers[session_id].relaying >= MAX_RELAYED:
+        if self._peer(session_id).relaying >= MAX_RELAYED:
             return _refuse(session_id, route, EndpointErrorCode.BUSY, "too many requests are under way")
         request_id = self.draw_request_id(holder)
-        self._peers[holder].relayed[request_id] = _Relayed(
-            session_id, route.request_id, route.address, now + RELAY_TIMEOUT
-        )
+        self._peer(holder).relayed[request_id] = _Relayed(session_id, route.request_id, route.address)
+        self._deadlines[holder, request_id] = now + RELAY_TIMEOUT
         self._count_relayed(session_id, 1)
         return [SendRoute(holder, EndpointRoute(route.kind, request_id, hops_left, route.address, route.body))]
 
@@ -288,9 +291,14 @@ class EndpointRouter:
             self._announcers.pop(address, None)
 
     def _count_relayed(self, session_id: bytes, change: int) -> None:
-        peer = self._peers.get(session_id)
-        if peer is not None:
-            peer.relaying += change
+        if session_id in self._peers:
+            self._peer(session_id).relaying += change
+
+    def _peer(self, session_id: bytes) -> _Peer:
+        peer = self._peers[session_id]
+        if peer is None:
+            peer = self._peers[session_id] = _Peer()
+        return peer
 
 
 def encode_error(code: int, text: str) -> bytes:

@@ -177,8 +177,16 @@ class HalfOpenTable:
 
     def next_timeout(self) -> float | None:
         """Return when to call :meth:`handle_timeout`, if ever."""
-        times = (self._ephemeral_keys.expires_at, self._outgoing.next_timeout(), self._incoming.next_timeout())
-        return min((time for time in times if time is not None), default=None)
+        soonest = self._ephemeral_keys.expires_at
+        for at in (self._outgoing.next_timeout(), self._incoming.next_timeout()):
+            if at is not None and (soonest is None or at < soonest):
+                soonest = at
+        return soonest
+
+    @property
+    def has_output(self) -> bool:
+        """Whether there are datagrams or events to drain."""
+        return bool(self._datagrams or self._events)
 
     def events(self) -> list[HandshakeEvent]:
         """Return what happened, each once, in order."""
@@ -196,7 +204,7 @@ class HalfOpenTable:
             case FrameType.HANDSHAKE_CHALLENGE:
                 self._outgoing.receive_challenge(frame, path, now)
             case FrameType.HANDSHAKE_RESPONSE:
-                self._incoming.receive_response(frame, path)
+                self._incoming.receive_response(frame, path, now)
             case FrameType.HANDSHAKE_CONFIRM:
                 self._outgoing.receive_confirm(frame, path, now)
             case other:

@@ -26,6 +26,9 @@ class HandshakeCompleted:
     """What ``connect`` returned; None at the responder."""
     path: Hashable
     result: HandshakeResult
+    round_trip: float | None
+    """Seconds, with the peer's work in them; None when a message was repeated, so that nobody knows which was
+    answered."""
     early_frames: Sequence[RawFrame] = ()
     """Sealed frames of the session that came before the decision, in their order; to be read once it is accepted, since
     those that come until then are added. Only at the responder."""

@@ -12,7 +12,6 @@ wire-format.md, section 3. Each rule is against somebody who forges source addre
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -115,12 +114,13 @@ class IncomingHandshakes:
             handshake=handshake,
             challenge=to_datagrams(FrameType.HANDSHAKE_CHALLENGE, nonce_i, challenge),
             deadline=now + self._config.handshake_timeout,
+            began_at=now,
         )
         self._by_nonce[nonce_i] = incoming
         self._add_address(incoming, path)
         self._send_challenge(incoming, path)
 
-    def receive_response(self, frame: RawFrame, path: Hashable) -> None:
+    def receive_response(self, frame: RawFrame, path: Hashable, now: float) -> None:
         """Take a fragment of a RESPONSE.
 
         Raises:
@@ -148,7 +148,7 @@ class IncomingHandshakes:
         self._undecided[result.session_id] = incoming
         for early in self._addresses[path].early.take(result.session_id):
             incoming.early.keep(early, 1)
-        self._events.append(HandshakeCompleted(None, path, result, incoming.early.frames))
+        self._events.append(HandshakeCompleted(None, path, result, incoming.round_trip(now), incoming.early.frames))
 
     def keep_early(self, frame: RawFrame, path: Hashable) -> bool:
         """Keep a sealed frame that came before its session was accepted; return whether it was kept."""
@@ -197,9 +197,13 @@ class IncomingHandshakes:
 
     def next_timeout(self) -> float | None:
         """Return when to call :meth:`handle_timeout`, if ever."""
-        times = [incoming.deadline for incoming in islice(self._by_nonce.values(), 1)]
-        times += [answered.deadline for answered in islice(self._answered.values(), 1)]
-        return min(times, default=None)
+        # The oldest of each come first.
+        at = next(iter(self._by_nonce.values())).deadline if self._by_nonce else None
+        if self._answered:
+            answered_until = next(iter(self._answered.values())).deadline
+            if at is None or answered_until < at:
+                at = answered_until
+        return at
 
     # Internals
 
@@ -213,6 +217,7 @@ class IncomingHandshakes:
                 raise HandshakeError(f"INIT came from {MAX_ADDRESSES} other addresses")
             self._check_address(path, incoming.nonce_i[:SESSION_ID_SIZE])
             self._add_address(incoming, path)
+        incoming.repeated = True
         self._send_challenge(incoming, path)
 
     def _check_address(self, path: Hashable, label: bytes) -> None:
@@ -316,6 +321,9 @@ class _Incoming:
     handshake: STTHandshake
     challenge: tuple[bytes, ...] = attrs.field(repr=False)
     deadline: float
+    began_at: float
+    repeated: bool = False
+    """Whether CHALLENGE left more than once."""
     buffers: dict[Hashable, Reassembly] = attrs.field(factory=dict)
     """For each address that INIT came from."""
     path: Hashable = None
@@ -326,6 +334,10 @@ class _Incoming:
     """The last bytes of RESPONSE."""
     early: _EarlyFrames = attrs.field(factory=_EarlyFrames)
     """Once RESPONSE has come: sealed frames that came before the decision."""
+
+    def round_trip(self, now: float) -> float | None:
+        """Return the seconds from CHALLENGE to now, if it left once."""
+        return None if self.repeated else now - self.began_at
 
 
 @attrs.frozen(eq=False)

@@ -92,8 +92,9 @@ class OutgoingHandshakes:
             self._start(outgoing, now)
             raise HandshakeError("the session id is taken: the handshake begins again")
         self._unconfirmed[result.session_id] = outgoing
+        round_trip = outgoing.round_trip(self._config.handshake_retry_interval, now)
         self._say(outgoing, FrameType.HANDSHAKE_RESPONSE, response, now)
-        self._events.append(HandshakeCompleted(outgoing.key, path, result))
+        self._events.append(HandshakeCompleted(outgoing.key, path, result, round_trip))
 
     def receive_confirm(self, frame: RawFrame, path: Hashable, now: float) -> None:
         """Take a CONFIRM.
@@ -127,6 +128,8 @@ class OutgoingHandshakes:
 
     def path_lost(self, path: Hashable, text: str, now: float) -> None:
         """Fail what was begun on a path on which nobody is reached."""
+        if path not in self._lanes:
+            return
         # The newest first: none that waits for its turn may get it now.
         for outgoing in [entry for entry in reversed(self._by_key.values()) if entry.path == path]:
             self._fail(outgoing, ConnectReason.UNREACHABLE, text, now)
@@ -189,6 +192,7 @@ class OutgoingHandshakes:
     def _say(self, outgoing: _Outgoing, frame_type: FrameType, message: bytes, now: float) -> None:
         outgoing.datagrams = to_datagrams(frame_type, outgoing.handshake.nonce_i, message)
         outgoing.interval = self._config.handshake_retry_interval
+        outgoing.said_at = now
         self._send(outgoing, now)
 
     def _send(self, outgoing: _Outgoing, now: float) -> None:
@@ -250,10 +254,15 @@ class _Outgoing:
     datagrams: tuple[bytes, ...] = attrs.field(default=(), repr=False)
     """What is repeated; none while it waits for its turn."""
     interval: float = 0.0
+    said_at: float = 0.0
     wake_at: float = 0.0
     buffer: Reassembly = attrs.field(factory=Reassembly)
     refused: str = ""
     """Why the newest CHALLENGE was refused."""
+
+    def round_trip(self, first_interval: float, now: float) -> float | None:
+        """Return the seconds since what is answered now was said, if it was said once."""
+        return now - self.said_at if self.interval == first_interval else None
 
 
 @attrs.define(eq=False)

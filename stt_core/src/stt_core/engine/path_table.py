@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from stt_core import events
@@ -12,7 +11,7 @@ from stt_core.wire.messages import PathKind, PathProbe, decode_path_probe
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from stt_core.engine.paths import Link, Path, PathKey
+    from stt_core.engine.paths import Path, PathKey
     from stt_core.engine.recovery import SentFrame
     from stt_core.interfaces.transport import Buffer
 
@@ -34,6 +33,21 @@ class PathTable:
         happened: Where events are appended.
     """
 
+    __slots__ = (
+        "_choice",
+        "_events",
+        "_follows",
+        "_frames_lost_before",
+        "_lost",
+        "_make",
+        "_newest_number",
+        "_paths",
+        "_responses",
+        "active",
+        "all_lost",
+        "keys",
+    )
+
     def __init__(
         self,
         first: Path,
@@ -41,20 +55,22 @@ class PathTable:
         follows: bool,
         make: Callable[[PathKey, float], Path],
         lost: Callable[[SentFrame, Path, float], None],
-        happened: deque[events.Event],
+        happened: list[events.Event],
     ) -> None:
         self._paths = {first.key: first}
         self._follows = follows
         self._make = make
         self._lost = lost
         self._events = happened
-        self._responses: deque[tuple[PathKey, bytes]] = deque(maxlen=_MAX_RESPONSES)
+        self._responses: list[tuple[PathKey, bytes]] = []
         self._newest_number = -1
         self._choice = PathChoice()
         self.active = first
         """The path in use; the last one there was when all are lost."""
         self.all_lost = False
         """Whether no path is left that could be in use."""
+        self.keys: tuple[PathKey, ...] = (first.key,)
+        """The keys of all paths; the same object as long as no path comes or goes."""
         self._frames_lost_before = 0
 
     def __iter__(self) -> Iterator[Path]:
@@ -79,6 +95,7 @@ class PathTable:
         self._choice.add(key, rank, now)
         if key not in self._paths:
             path = self._paths[key] = self._make(key, self.active.recovery.rtt.smoothed)
+            self.keys = tuple(self._paths)
             path.alive = False
             path.chosen = True
             if self.all_lost:
@@ -103,6 +120,7 @@ class PathTable:
                 others = [each for each in self if each is not self.active]
                 self.lose(min(others, key=lambda each: (each.key in self._choice, each.validated)).key, now)
             self._paths[key] = path
+            self.keys = tuple(self._paths)
         path.bytes_received += size
         path.heard_at = now
         if newest >= 0:
@@ -123,6 +141,8 @@ class PathTable:
         """
         probe = decode_path_probe(plaintext)
         if probe.kind is PathKind.CHALLENGE:
+            if len(self._responses) >= _MAX_RESPONSES:
+                del self._responses[0]
             self._responses.append((key, probe.token))
             return
         path = self._paths.get(key)
@@ -144,6 +164,7 @@ class PathTable:
         path = self._paths.pop(key, None)
         if path is None:
             return False
+        self.keys = tuple(self._paths)
         self._choice.remove(key)
         self._frames_lost_before += path.recovery.frames_lost
         for frame in path.recovery.abandon():
@@ -183,8 +204,8 @@ class PathTable:
     def probes(self, now: float) -> list[tuple[Path, PathProbe]]:
         """Return the PATH frames that are due, each on its path."""
         due = []
-        while self._responses:
-            key, token = self._responses.popleft()
+        responses, self._responses = self._responses, []
+        for key, token in responses:
             path = self._paths.get(key)
             if path is not None:
                 due.append((path, PathProbe(PathKind.RESPONSE, token)))
@@ -193,10 +214,6 @@ class PathTable:
             if challenge is not None:
                 due.append((path, PathProbe(PathKind.CHALLENGE, challenge)))
         return due
-
-    def over(self, link: Link) -> list[PathKey]:
-        """Return the keys of the paths over a link."""
-        return [key for key in self._paths if key.link is link]
 
     def next_timeout(self) -> float | None:
         """Return when :meth:`handle_timeout`, or :meth:`probes`, is due."""
