@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stt_core import STTConfig, STTNode, hookimpl
+from stt_core.defaults.memory_transport import MemoryTransport
 from stt_core.errors import ConnectError, ConnectReason
 from stt_core.plugins import PluginState
 from stt_core.subscriptions import PeerRefused, PluginFailed, SessionEnded, SessionOpened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from stt_core.interfaces.endpoint import PeerOffer
     from stt_core.session import STTSession
@@ -57,6 +59,16 @@ def fail(_: PeerOffer) -> bool:
     raise RuntimeError("the list of friends is gone")
 
 
+def cancelled(_: PeerOffer) -> bool:
+    raise asyncio.CancelledError
+
+
+async def cancelled_later() -> None:
+    task = asyncio.ensure_future(never())
+    task.cancel()
+    await task
+
+
 @pytest.mark.asyncio
 async def test_an_allow_list_lets_in_whom_it_names_alone() -> None:
     async with make_node() as friend, make_node() as stranger, make_node(allow=[friend.node_id]) as server:
@@ -94,8 +106,26 @@ async def test_a_plugin_lets_a_peer_in_knowing_who_it_is(answer: Callable[[PeerO
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
     "answer",
-    [lambda _: False, lambda _: None, lambda _: "yes", lambda _: later(answer=False), fail, lambda _: never()],
-    ids=["False", "nothing", "something else", "async", "an exception", "no answer in time"],
+    [
+        lambda _: False,
+        lambda _: None,
+        lambda _: "yes",
+        lambda _: later(answer=False),
+        fail,
+        cancelled,
+        lambda _: cancelled_later(),
+        lambda _: never(),
+    ],
+    ids=[
+        "False",
+        "nothing",
+        "something else",
+        "async",
+        "an exception",
+        "a cancellation",
+        "a cancelled task",
+        "no answer in time",
+    ],
 )
 async def test_anything_but_true_is_a_refusal(answer: Callable[[PeerOffer], object]) -> None:
     config = STTConfig(authorize_timeout=0.02)
@@ -113,6 +143,134 @@ async def test_one_refusal_among_several_plugins_wins() -> None:
     async with make_node(plugins=judges) as server, make_node() as peer:
         with pytest.raises(ConnectError):
             await peer.connect(await listen(server))
+
+
+# A plugin that decides, and fails before it is asked
+
+
+class Clashes(Judge):
+    """Would let everybody in, but claims a transport of the core's as well."""
+
+    @hookimpl
+    def stt_register_transports(self, register: Callable[..., None]) -> None:
+        register("memory", MemoryTransport)
+
+
+class Misspelt:
+    """Means to decide."""
+
+    @hookimpl
+    def stt_authorise(self) -> bool:
+        return True
+
+
+class Unmarked:
+    """Forgot the mark."""
+
+    def stt_authorize(self) -> bool:
+        return True
+
+
+class Elsewhere:
+    """Asks for what the hook does not give."""
+
+    @hookimpl
+    def stt_authorize(self, password: str) -> bool:
+        return bool(password)
+
+
+class Renamed:
+    """Has the function under another name, and a mistake elsewhere."""
+
+    @hookimpl(specname="stt_authorize")
+    def is_a_friend(self) -> bool:
+        return True
+
+    @hookimpl
+    def stt_register_transprots(self) -> None: ...
+
+
+class Unlistable(Clashes):
+    """Does not say what it has, once it was looked at for the first time."""
+
+    looks = 0
+
+    def __dir__(self) -> list[str]:
+        self.looks += 1
+        if self.looks > 1:
+            raise RuntimeError("enough")
+        return [*super().__dir__()]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "guard",
+    [lambda: Clashes(lambda _: True), Misspelt, Unmarked, Elsewhere, Renamed, lambda: Unlistable(lambda _: True)],
+    ids=["clashes", "misspelt", "unmarked", "another signature", "renamed", "unlistable"],
+)
+async def test_without_the_plugin_that_decides_nobody_is_let_in(
+    guard: Callable[[], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with make_node(plugins=[guard()]) as server, make_node() as peer:
+        refusals = server.subscribe(PeerRefused)
+        url = await listen(server)
+        with pytest.raises(ConnectError) as caught:
+            await peer.connect(url)
+        refusal = await anext(refusals)
+        outgoing = await server.connect(await listen(peer))  # whom it asks itself, it may talk to
+
+        assert caught.value.reason is ConnectReason.REFUSED
+        assert "not allowed in" in str(caught.value)
+        assert isinstance(refusal, PeerRefused)
+        assert "decides who is let in, and failed" in refusal.reason
+        assert not outgoing.closed
+    assert "nobody is let in: plugin" in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_a_failed_plugin_that_decides_nothing_keeps_nobody_out() -> None:
+    class Broken:
+        @hookimpl
+        def stt_register_transports(self) -> None:
+            raise RuntimeError("out of order")
+
+    async with make_node(plugins=[Broken()]) as server, make_node() as peer:
+        assert not (await peer.connect(await listen(server))).closed
+
+
+@pytest.fixture
+def unimportable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Installs a plugin that cannot be imported; returns its name."""
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"unimportable_{secrets.token_hex(4)}"
+    (tmp_path / f"{name}.py").write_text("import no_such_module\n")
+    metadata = tmp_path / f"{name}-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(f"[stt.v1]\n{name} = {name}\n")
+    return name
+
+
+@pytest.mark.asyncio
+async def test_a_node_says_that_a_plugin_it_could_not_import_may_have_been_to_decide(
+    unimportable: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with make_node() as server, make_node() as peer:
+        await peer.connect(await listen(server))
+        await listen(server)
+
+    said = [record for record in caplog.records if "everybody who has a shared seed is let in" in record.getMessage()]
+    assert [record.levelname for record in said] == ["ERROR"]
+    assert unimportable in said[0].getMessage()
+
+
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("unimportable")
+async def test_a_node_that_names_whom_it_lets_in_has_nothing_to_say(caplog: pytest.LogCaptureFixture) -> None:
+    async with make_node(allow=[]) as server:
+        await listen(server)
+
+    assert "everybody" not in caplog.text
 
 
 @pytest.mark.asyncio
@@ -170,6 +328,37 @@ async def test_observers_learn_of_nodes_and_sessions() -> None:
 
 
 @pytest.mark.asyncio
+async def test_an_observer_may_close_a_session_of_which_more_is_to_be_told() -> None:
+    class Chain:
+        def __init__(self) -> None:
+            self.next: list[STTSession] = []
+
+        @hookimpl
+        def stt_session_closed(self) -> None:
+            for session in self.next:
+                session.close(reason="and this one")
+
+    chain = Chain()
+    async with make_node() as server, make_node(plugins=[chain]) as peer:
+        url = await listen(server)
+        first, second = await peer.connect(url), await peer.connect(url)
+        ended = peer.subscribe(SessionEnded)
+        await second.ping()
+        await first.ping()  # nothing of the second is left to do
+
+        # Both have something to tell at once, the first that it is over.
+        chain.next = [second]
+        first.close()
+        second.rotate_keys()
+
+        assert (await second.wait_closed()).reason == "and this one"
+        assert [(await anext(ended)).session_id for _ in range(2)] == [  # type: ignore[attr-defined]
+            first.session_id,
+            second.session_id,
+        ]
+
+
+@pytest.mark.asyncio
 async def test_an_observer_that_raises_is_quarantined_and_the_node_runs_on() -> None:
     class Broken:
         calls = 0
@@ -192,6 +381,45 @@ async def test_an_observer_that_raises_is_quarantined_and_the_node_runs_on() -> 
         assert "out of order" in info.reason
         assert "Traceback" in info.traceback
         assert "out of order" in (await anext(events)).reason  # type: ignore[attr-defined]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_an_observer_that_lets_a_cancellation_escape_cancels_nobody_else(*, is_async: bool) -> None:
+    class Cancelled:
+        @hookimpl
+        def stt_session_opened(self) -> object:
+            if is_async:
+                return cancelled_later()
+            raise asyncio.CancelledError
+
+        @hookimpl
+        def stt_node_stopped(self) -> object:
+            raise AssertionError("it is asked no more")
+
+    async with make_node() as server, make_node(plugins=[Cancelled()]) as peer:
+        events = peer.subscribe(PluginFailed)
+        session = await peer.connect(await listen(server))
+        await session.ping()
+
+        assert "CancelledError" in (await anext(events)).reason  # type: ignore[attr-defined]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_node_stops_whatever_its_observers_let_escape(*, is_async: bool) -> None:
+    class Cancelled:
+        @hookimpl
+        def stt_node_stopped(self) -> object:
+            if is_async:
+                return cancelled_later()
+            raise asyncio.CancelledError
+
+    async with make_node(plugins=[Cancelled()]) as node:
+        await listen(node)
+
+    (info,) = [info for info in node.plugins if info.name == "Cancelled"]
+    assert "CancelledError" in info.reason
 
 
 @pytest.mark.asyncio

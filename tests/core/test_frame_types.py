@@ -118,6 +118,29 @@ async def test_a_handler_that_raises_is_counted_and_logged_and_closes_nothing(ca
 
 
 @pytest.mark.asyncio
+async def test_a_handler_that_lets_a_cancellation_escape_is_one_that_raises() -> None:
+    handled: list[bytes] = []
+    done = asyncio.Event()
+
+    async def handle(message: FrameMessage) -> None:
+        handled.append(message.data)
+        if len(handled) == 600:
+            done.set()
+        task = asyncio.ensure_future(asyncio.Event().wait())
+        task.cancel()
+        await task
+
+    server = make_node(Offers(FrameType("acme.cancelled", 0x80, handle)))
+    async with session_with(server) as session:
+        await send_numbers(session, "acme.cancelled", 600)  # more than there is room for, if each kept its place
+        await done.wait()
+        await session.ping()
+
+        assert not session.closed
+    assert server.frame_types.failures == 600
+
+
+@pytest.mark.asyncio
 async def test_an_unreliable_type_arrives_as_it_was_sent() -> None:
     came: asyncio.Queue[FrameMessage] = asyncio.Queue()
     offer = Offers(FrameType("acme.position", 0x81, came.put, reliable=False))

@@ -50,6 +50,9 @@ class Owner:
     def peer_unreachable(self, link: Link, address: Address, reason: str) -> None:
         self.told.put_nowait(("unreachable", (address, reason)))
 
+    def link_blocked(self, link: OpenLink) -> None:
+        assert link.blocked
+
     def link_writable(self, link: Link) -> None:
         self.told.put_nowait(("writable", None))
 

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 import pytest
 
-from stt_core import ConfigError, PluginError, PluginInfo, PluginState, Registries, STTNode, hookimpl, load_plugins
+from stt_core import (
+    ConfigError,
+    ConnectError,
+    PluginError,
+    PluginInfo,
+    PluginState,
+    Registries,
+    STTNode,
+    hookimpl,
+    hookspecs,
+    load_plugins,
+)
 from stt_core.defaults import plugin as core_plugin
 from stt_core.defaults.memory_storage import MemoryStorage
 from stt_core.defaults.memory_transport import MemoryTransport
@@ -262,6 +273,15 @@ def test_it_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert "plugin Broken is left out: OSError: no such device" in caplog.text
 
 
+def test_a_cancellation_that_nobody_asked_for_is_a_failure_like_any() -> None:
+    class Cancelled:
+        @hookimpl
+        def stt_register_storage(self, register: Callable[..., None]) -> None:  # noqa: ARG002  the hook has it
+            raise asyncio.CancelledError
+
+    assert "CancelledError" in reason_of(Cancelled())
+
+
 def test_an_exception_that_cannot_be_shown_is_no_matter() -> None:
     class UnspeakableError(Exception):
         def __str__(self) -> str:
@@ -300,6 +320,71 @@ async def test_a_node_runs_on_without_the_broken_ones(install: Callable[..., str
     assert states["tin"] is PluginState.FAILED
     assert states["Broken"] is PluginState.FAILED
     assert states["Toy"] is PluginState.ACTIVE
+
+
+def plugin_with(hook: str, body: Callable[[], None]) -> object:
+    """Return a plugin that implements one hook."""
+
+    def registers(self: object, register: Callable[..., None]) -> None:  # noqa: ARG001  the hook has them
+        body()
+
+    def observes(self: object) -> None:  # noqa: ARG001  it is a method
+        body()
+
+    function = registers if hook.startswith("stt_register_") else observes
+    return type("Toy", (), {hook: hookimpl(function)})()
+
+
+HOOKS = [name for name in vars(hookspecs) if name.startswith("stt_")]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("hook", HOOKS)
+async def test_a_node_runs_on_with_a_plugin_that_raises_in_any_hook(hook: str) -> None:
+    def fail() -> None:
+        raise RuntimeError(f"a nuisance in {hook}")
+
+    plugin = plugin_with(hook, fail)
+
+    async with make_node(plugins=[plugin]) as node, make_node() as peer:
+        urls = [f"memory://{secrets.token_hex(8)}" for _ in range(2)]
+        await node.listen(urls[0])
+        await peer.listen(urls[1])
+        for _ in range(2):
+            session = await node.connect(urls[1])
+            await session.ping()
+            session.close()
+            await session.wait_closed()
+        if hook == "stt_authorize":  # who cannot tell lets nobody in
+            with pytest.raises(ConnectError, match="not allowed in"):
+                await peer.connect(urls[0])
+        else:
+            await (await peer.connect(urls[0])).ping()
+
+    (info,) = [info for info in node.plugins if info.name == "Toy"]
+    if hook != "stt_authorize":
+        assert info.state is PluginState.FAILED
+        assert f"a nuisance in {hook}" in info.reason
+        assert "in fail" in info.traceback
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("hook", [hook for hook in HOOKS if hook.startswith("stt_register_")])
+async def test_what_plugins_offer_is_asked_for_once_when_a_node_is_made(hook: str) -> None:
+    calls: list[str] = []
+    plugin = plugin_with(hook, lambda: calls.append(hook))
+
+    node = make_node(plugins=[plugin])
+    assert calls == [hook]
+    async with node, make_node() as peer:
+        url = f"memory://{secrets.token_hex(8)}"
+        await node.listen(url)
+        session = await peer.connect(url)
+        stream = await session.open_stream()
+        await stream.send(b"data")
+        await session.ping()
+
+    assert calls == [hook]
 
 
 @pytest.mark.asyncio

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from stt_core import LocalError, SessionClosed, StreamClosed, STTConfig, STTSession, STTStream
+from stt_core import IncompleteRead, LocalError, SessionClosed, StreamClosed, STTConfig, STTSession, STTStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -181,10 +181,12 @@ async def test_a_stream_that_ends_too_early_says_what_came(streams: Streams) -> 
     await near.send(b"abc")
     near.end()
 
-    with pytest.raises(EOFError) as caught:
+    with pytest.raises(IncompleteRead, match="ended after 3 of 4 bytes") as caught:
         await far.receive_exactly(4)
 
-    assert caught.value.args == (b"abc",)
+    assert (caught.value.received, caught.value.expected) == (b"abc", 4)
+    assert "abc" not in repr(caught.value)
+    assert isinstance(caught.value, EOFError)
     assert await far.receive() == b""
 
 

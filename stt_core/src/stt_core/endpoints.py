@@ -22,6 +22,7 @@ from stt_core.errors import (
     EndpointErrorCode,
     LocalError,
     RequestTimeout,
+    StreamClosed,
     STTError,
 )
 from stt_core.foreign import ends_the_task
@@ -131,7 +132,7 @@ class EndpointService:
         self._spawn = spawn
         self._clock = clock
         self._router = EndpointRouter(relays=relays)
-        self._waiting: dict[tuple[bytes, int], tuple[type, asyncio.Future[Any]]] = {}
+        self._waiting: dict[bytes, dict[int, tuple[type, asyncio.Future[Any]]]] = {}  # by session and request id
         self._bodies: dict[bytes, tuple[asyncio.Semaphore, asyncio.Semaphore]] = {}
         for address in manager.list().values():
             self._router.add_own(address)
@@ -141,15 +142,13 @@ class EndpointService:
 
     def session_opened(self, session: STTSession) -> None:
         """Take a session up, and announce what is handled here to a peer that relays."""
-        self._bodies[session.session_id] = (asyncio.Semaphore(_BODIES_AT_ONCE), asyncio.Semaphore(_BODIES_AT_ONCE))
         self._act(self._router.add_session(session.session_id, peer_relays=session.peer_relays))
 
     def session_closed(self, session_id: bytes) -> None:
         """Let a session go; who waits for answers in it learns of its end."""
         self._bodies.pop(session_id, None)
         self._act(self._router.remove_session(session_id))
-        for key in [key for key in self._waiting if key[0] == session_id]:
-            _, future = self._waiting.pop(key)
+        for _, future in self._waiting.pop(session_id, {}).values():
             if not future.done():
                 future.set_exception(EndpointError(EndpointErrorCode.FAILED, "the session ended before the answer"))
 
@@ -219,7 +218,7 @@ class EndpointService:
         session.require_open()
         request_id = self._router.draw_request_id(session.session_id)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[session.session_id, request_id] = (kind, future)
+        self._waiting.setdefault(session.session_id, {})[request_id] = (kind, future)
         return request_id, future
 
     async def _answer(
@@ -241,7 +240,10 @@ class EndpointService:
             session.require_open()  # the end of the session says more than the error made of it
             raise
         finally:
-            self._waiting.pop((session.session_id, request_id), None)
+            waiting = self._waiting.get(session.session_id, {})
+            waiting.pop(request_id, None)
+            if not waiting:
+                self._waiting.pop(session.session_id, None)
 
     def _act(self, actions: Iterable[Action]) -> None:
         """Carry out what this node itself has caused."""
@@ -255,7 +257,7 @@ class EndpointService:
             if isinstance(action, SendMessage | SendRoute | HandleRequest):
                 work.append(action)
                 continue
-            expected, future = self._waiting.get((action.session_id, action.request_id), (None, None))
+            expected, future = self._waiting.get(action.session_id, {}).get(action.request_id, (None, None))
             if future is None or future.done():
                 continue
             match action:
@@ -322,6 +324,9 @@ class EndpointService:
             await stream.send(route.body)
             stream.end()
             await stream.wait_delivered()
+        except StreamClosed:
+            # The peer takes no more of the body; why, it says in its answer, if it gives one.
+            stream.reset()
         except BaseException:
             stream.reset()
             raise
@@ -337,9 +342,12 @@ class EndpointService:
             stream.stop()
             return
         asks = head.kind in (RouteKind.REQUEST, RouteKind.ONE_WAY)
-        bodies = self._bodies.get(session.session_id)
-        if bodies is None:
+        if session.closed:
             return
+        bodies = self._bodies.get(session.session_id)
+        if bodies is None:  # made when first used: most sessions carry no body over a stream
+            bodies = (asyncio.Semaphore(_BODIES_AT_ONCE), asyncio.Semaphore(_BODIES_AT_ONCE))
+            self._bodies[session.session_id] = bodies
         # Answers have places of their own: handlers that wait for one must not keep it from being read.
         async with bodies[0 if asks else 1]:
             try:

@@ -14,6 +14,7 @@
     |-- ConnectError               no session came about; carries the reason
     |-- EndpointError              a request was answered with an error; carries the code
     |-- RequestTimeout             a wait given by the caller ran out
+    |-- IncompleteRead             a stream ended before all that was asked for had come; carries what came
     `-- PluginError                a plugin is missing, broken or in conflict
         |-- TransportError         a transport failed
         |   `-- PeerUnreachable    the host says that nobody listens at that address
@@ -182,6 +183,20 @@ class EndpointError(STTError):
 
 class RequestTimeout(STTError, TimeoutError):
     """A wait that the caller limited ran out."""
+
+
+class IncompleteRead(STTError, EOFError):
+    """A stream ended before as many bytes had come as were asked for.
+
+    Attributes:
+        received: The bytes that came; they are in no text of this error.
+        expected: How many were asked for.
+    """
+
+    def __init__(self, received: bytes, expected: int) -> None:
+        super().__init__(f"the stream ended after {len(received)} of {expected} bytes")
+        self.received = received
+        self.expected = expected
 
 
 class PluginError(STTError):

@@ -35,6 +35,9 @@ class LinkOwner(Protocol):
     def peer_unreachable(self, link: Link, address: Address, reason: str) -> None:
         """Learn that nobody listens at an address."""
 
+    def link_blocked(self, link: OpenLink) -> None:
+        """Learn that trains have to wait, as :attr:`OpenLink.blocked` says, until :meth:`link_writable`."""
+
     def link_writable(self, link: Link) -> None:
         """Learn that trains are taken again."""
 
@@ -111,12 +114,18 @@ class OpenLink:
         queue.append((train, address))
         if self._batch is not None or len(queue) >= _QUEUE_SIZE:
             self.blocked.add(self._blocked_by(key))
+            self._owner.link_blocked(self)
 
     def close(self) -> asyncio.Task[None]:
         """Begin to close the transport, once what is queued has left, or after a second; return the task that does."""
         if self._closing is None:
             self._closing = self._loop.create_task(self._close())
         return self._closing
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closing is not None
 
     # What a batch transport calls
 

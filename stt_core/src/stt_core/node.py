@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
-import traceback
-from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -14,9 +11,11 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from stt_core import events
+from stt_core.admission import Admission
 from stt_core.config import STTConfig
 from stt_core.defaults import plugin as core_plugin
 from stt_core.defaults.suites import select_suites
+from stt_core.dialling import Dialler
 from stt_core.endpoints import EndpointManager, EndpointService
 from stt_core.engine.demux import Demux, SessionBegun, SessionEvents, SessionOffered
 from stt_core.engine.half_open import HalfOpenTable
@@ -30,18 +29,17 @@ from stt_core.errors import (
     ErrorCode,
     FrameError,
     LocalError,
-    PeerUnreachable,
-    SessionClosed,
     STTError,
 )
+from stt_core.foreign import ends_the_task
 from stt_core.frame_types import FrameTypes
 from stt_core.identity import Identity
 from stt_core.interfaces.endpoint import PeerOffer
 from stt_core.links import OpenLink, open_link
+from stt_core.memory import keep_freed_memory
+from stt_core.observers import Observers
 from stt_core.packets import PacketReader
-from stt_core.plugins import PluginInfo, PluginState, load_plugins
-from stt_core.racing import race
-from stt_core.redial import Redialer
+from stt_core.plugins import PluginInfo, load_plugins
 from stt_core.seeds import Keyring, check_distinct
 from stt_core.session import STTSession
 from stt_core.stream import Signal
@@ -61,7 +59,7 @@ from stt_core.wire.frame import CUSTOM_FRAME_TYPES
 from stt_core.wire.messages import Parameters
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
     from types import TracebackType
     from typing import Any, Self
 
@@ -75,21 +73,10 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("stt.node")
 
-_NODE_ID_SIZE: Final = 32
-_RACE_INTERVAL: Final = 0.25  # seconds between two URLs of one connect (RFC 8305 section 5)
 _DROP_LOG_INTERVAL: Final = 10.0  # seconds: strangers must not be able to fill the log
 _MAX_DRAINS: Final = 4  # rounds of output in one go, before others have their turn
 _MAX_ENDED: Final = 64  # sessions that ended before anybody took them: what they had brought may still be read
 _CALL_TIMEOUT: Final = 1.0  # seconds for calls that wait to notice that the node stops
-
-# The most telling first: a peer that answered says more than one that did not.
-_REASONS: Final = (
-    ConnectReason.WRONG_PEER,
-    ConnectReason.REFUSED,
-    ConnectReason.CANCELLED,
-    ConnectReason.UNREACHABLE,
-    ConnectReason.NO_ANSWER,
-)
 
 
 @attrs.frozen(kw_only=True)
@@ -152,12 +139,12 @@ class STTNode:
         keyring = Keyring.from_seeds(shared_seed, self._config.shared_seed_limit)
         check_distinct(node_seed, keyring)
         self._host, self._port = host, port
-        self._allow = _node_ids("allow", allow) if allow is not None else None
-        self._deny = _node_ids("deny", deny)
         self._subscriptions = Subscriptions()
         self._registries = load_plugins(
             extra=plugins, core=(core_plugin,), disabled=disable_plugins, required=require_plugins
         )
+        self._admission = Admission(self._registries, self._config, allow=allow, deny=deny)
+        self._observers = Observers(self._registries, self._config.authorize_timeout, self._plugin_failed)
         self._storage_url = storage
         self._storage: StorageProvider | None = None
         controller = self._registries.controllers.get(self._config.congestion_controller)
@@ -193,12 +180,17 @@ class STTNode:
         )
         self._demux = Demux(half_open, suites, self._config, controller, self._engines, self.frame_types.receivable)
         self._links: dict[Link, OpenLink] = {}
+        self._blocked: set[OpenLink] = set()
         self._listening: list[OpenLink] = []
-        self._dials: dict[int, _Dial] = {}
-        self._dialled: dict[Session, _Dial] = {}
-        self._redialled: dict[Link, Redialer] = {}
+        self._dialler = Dialler(
+            self._demux,
+            open_link=partial(self._open, listening=False),
+            close_link=self._close_soon,
+            is_reliable=self._is_reliable,
+            flush=self._flush,
+            schedule_flush=self._schedule_flush,
+        )
         self._sessions: dict[Session, STTSession] = {}
-        self._sessions_by_peer: Counter[bytes] = Counter()
         self._accepted: dict[STTSession, None] = {}
         self._session_accepted = Signal()
         self._packets: PacketReader | None = None
@@ -208,7 +200,8 @@ class STTNode:
         self._call_ended = Signal()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flush_scheduled = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0  # kept here: what uvloop returns for a timer that is due at once does not tell it
         self._closing: set[asyncio.Task[None]] = set()
         self._stopping: asyncio.Task[None] | None = None
         self._stopped = False
@@ -298,6 +291,8 @@ class STTNode:
             LocalError: The node was stopped.
         """
         self._begin()
+        if not self._listening:
+            self._admission.warn()
         opened = []
         try:
             async with self._call(None):
@@ -337,7 +332,7 @@ class STTNode:
             timeout = self._config.handshake_timeout + 1.0  # the handshake's own time-out has the better reason
         try:
             async with self._call(timeout):
-                session = await (self._connect(urls[0], expect) if len(urls) == 1 else self._race(urls, expect))
+                session = await self._dialler.connect(urls, expect)
         except TimeoutError:
             if self._stopped:
                 raise ConnectError(ConnectReason.CANCELLED, "the node was stopped") from None
@@ -345,7 +340,7 @@ class STTNode:
                 ConnectReason.NO_ANSWER,
                 f"no answer within {timeout:g} s: another seed, a wrong address, or a blocked port",
             ) from None
-        self._keep_paths(session, urls)
+        self._dialler.keep_paths(session, urls)
         return session
 
     async def sessions(self) -> AsyncIterator[STTSession]:
@@ -473,20 +468,28 @@ class STTNode:
     def messages_received(self, link: Link, messages: Sequence[tuple[Buffer, Address]]) -> None:
         """Take a burst of messages of a link."""
         assert self._loop is not None
+        now = self._loop.time()
         try:
-            self._demux.receive_messages(messages, link, self._loop.time())
+            self._demux.receive_messages(messages, link, now)
+            # Who waits for what came is woken first, and runs before the flush: answers ride with acknowledgements.
+            for event in self._demux.events(now):
+                self._handle(event, now)
         except Exception as error:  # noqa: BLE001  a fault here, or of a plugin's suite or controller; others go on
             _LOG.error("%s: messages could not be taken", link.name.partition(":")[0], exc_info=error)
-        self._flush()
+        self._schedule_flush()
 
     def peer_unreachable(self, link: Link, address: Address, reason: str) -> None:
         """Learn from a link that nobody listens at an address."""
         assert self._loop is not None
-        if link in self._redialled and link.capabilities.reliable:
+        if self._dialler.keeps(link) and link.capabilities.reliable:
             self.link_lost(link, reason)  # this connection had one peer: another one is made
             return
         self._demux.peer_unreachable(PathKey(link, address), reason, self._loop.time())
         self._schedule_flush()
+
+    def link_blocked(self, link: OpenLink) -> None:
+        """Learn that a link takes no more trains, to all of its addresses or to some."""
+        self._blocked.add(link)
 
     def link_writable(self, link: Link) -> None:
         """Learn that a link takes trains again."""
@@ -507,9 +510,7 @@ class STTNode:
             event = LinkLost(lost.transport.url, reason)
             closing.add_done_callback(lambda _: self._subscriptions.publish(event))
         self._demux.link_lost(link, reason, self._loop.time())
-        redialer = self._redialled.pop(link, None)
-        if redialer is not None:
-            redialer.lost(lost)
+        self._dialler.link_lost(lost)
         self._schedule_flush()
 
     # Internals, output and time
@@ -526,7 +527,8 @@ class STTNode:
         now = self._loop.time()
         try:
             for _ in range(_MAX_DRAINS):
-                if not self._drain(now):
+                self._drain(now)
+                if not self._demux.has_output:
                     break
             else:
                 self._schedule_flush()
@@ -534,10 +536,13 @@ class STTNode:
             _LOG.error("what sessions have to send could not be taken", exc_info=error)
         self._arm_timer(now)
 
-    def _drain(self, now: float) -> bool:
-        """Send what is to leave, and do what events ask for; return whether there were any."""
+    def _drain(self, now: float) -> None:
+        """Send what is to leave, and do what events ask for."""
         links = self._links
-        blocked: set[Link | PathKey] = set().union(*(link.blocked for link in links.values()))
+        blocked: set[Link | PathKey] = set()
+        if self._blocked:
+            self._blocked = {link for link in self._blocked if link.blocked and link.link in links}
+            blocked.update(*(link.blocked for link in self._blocked))
         output, happened = self._demux.drain(blocked, now)
         for key, train in output:
             link = links.get(key.link)
@@ -545,19 +550,21 @@ class STTNode:
                 link.send(train, key.address)
         for event in happened:
             self._handle(event, now)
-        return bool(happened)
 
     def _arm_timer(self, now: float) -> None:
-        times = [at for at in (self._demux.next_timeout(), self.endpoint_service.next_timeout()) if at is not None]
-        if not times or self._stopped:
+        at, other = self._demux.next_timeout(), self.endpoint_service.next_timeout()
+        if at is None or (other is not None and other < at):
+            at = other
+        if at is None or self._stopped:
             return
-        at = max(min(times), now)
+        at = max(at, now)
         assert self._loop is not None
         if self._timer is not None:
-            if self._timer.when() <= at:
+            if self._timer_at <= at:
                 return
             self._timer.cancel()
         self._timer = self._loop.call_at(at, self._time_out)
+        self._timer_at = at
 
     def _time_out(self) -> None:
         assert self._loop is not None
@@ -580,43 +587,36 @@ class STTNode:
             case SessionEvents(session, happened):
                 self._follow(session, happened)
             case SessionBegun(key, session):
-                dial = self._dials.get(key)
-                if dial is not None:
-                    dial.session = session
-                    self._dialled[session] = dial
+                self._dialler.begun(key, session)
             case SessionOffered(offer):
                 self._decide(offer, now)
             case HandshakeFailed(key, _, reason, text):
-                dial = self._dials.get(key)
-                if dial is not None:
-                    dial.settle(ConnectError(reason, text))
+                self._dialler.failed(key, reason, text)
             case HandshakeDropped(path, reason):
                 self._warn(now, "%s: handshake dropped: %s", path, reason)
 
     def _follow(self, session: Session, happened: list[events.Event]) -> None:
         """Hand over what happened in a session, take it up when it is active, and let go of it when it is over."""
-        is_over = session.state in (State.CLOSING, State.CLOSED)
+        # Not by its state: a plugin that was told of another session may have closed this one since.
+        is_over = isinstance(happened[-1], events.SessionEnded)
         handle = self._sessions.get(session)
-        dial = self._dialled.get(session)
-        if handle is None and dial is not None:
-            if is_over:
-                dial.settle(_no_session(happened))
-                self._dialled.pop(session)
-            elif session.state is not State.HANDSHAKE and not dial.outcome.done():
-                handle = self._take_up(session)
-                dial.settle(handle)
+        if handle is None and is_over:
+            self._dialler.ended_early(session, happened)
+        elif handle is None and session.state is not State.HANDSHAKE and self._dialler.waits_for(session):
+            handle = self._take_up(session)
+            self._dialler.succeeded(session, handle)
         if handle is not None:
             handle.handle(happened)
             if is_over:
                 self._let_go(session, handle)
 
     def _decide(self, offer: HandshakeCompleted, now: float) -> None:
-        peer = offer.result.peer_node_id
+        reason = self._admission.refusal(offer.result.peer_node_id)
         if self._stopped:
             self._demux.refuse(offer, ErrorCode.NO_ERROR, "the node stopped", now)
-        elif peer in self._deny or (self._allow is not None and peer not in self._allow):
-            self._refuse(offer, ErrorCode.REFUSED, "this node is not allowed in")
-        elif self._registries.observers.get("stt_authorize"):
+        elif reason:
+            self._refuse(offer, ErrorCode.REFUSED, reason)
+        elif self._admission.asks_plugins:
             self._spawn(self._authorize(offer))
         else:
             self._accept(offer, now)
@@ -631,17 +631,9 @@ class STTNode:
             suite=result.suite,
             app_parameters=result.peer_parameters.app,
         )
-        for info, allows in self._registries.observers["stt_authorize"]:
-            try:
-                async with asyncio.timeout(self._config.authorize_timeout):
-                    answer = allows(peer=peer)
-                    is_allowed = (await answer) if inspect.isawaitable(answer) else answer
-            except Exception as error:  # noqa: BLE001  a plugin that cannot tell must not let anybody in
-                _LOG.error("plugin %s failed to authorize a peer, which is refused", info.name, exc_info=error)
-                is_allowed = False
-            if is_allowed is not True:
-                self._refuse(offer, ErrorCode.REFUSED, f"refused by plugin {info.name}")
-                break
+        reason = await self._admission.ask(peer)
+        if reason:
+            self._refuse(offer, ErrorCode.REFUSED, reason)
         else:
             self._accept(offer, self._clock())
         self._schedule_flush()
@@ -657,11 +649,9 @@ class STTNode:
         self._demux.refuse(offer, code, text, now)
 
     def _accept(self, offer: HandshakeCompleted, now: float) -> None:
-        if len(self._sessions) >= self._config.max_sessions:
-            self._refuse(offer, ErrorCode.LIMIT, "too many sessions")
-            return
-        if self._sessions_by_peer[offer.result.peer_node_id] >= self._config.max_sessions_per_peer:
-            self._refuse(offer, ErrorCode.LIMIT, "too many sessions of this node")
+        limit = self._admission.limit(offer.result.peer_node_id)
+        if limit:
+            self._refuse(offer, ErrorCode.LIMIT, limit)
             return
         session = self._demux.accept(offer, now)
         if session is not None:
@@ -670,7 +660,7 @@ class STTNode:
 
     def _take_up(self, session: Session) -> STTSession:
         handle = self._sessions[session] = STTSession(session, self, self._config.datagram_queue_size)
-        self._sessions_by_peer[session.peer_node_id] += 1
+        self._admission.opened(session.peer_node_id)
         if self._packets is not None:
             handle.tell_packets(self._packets.readable)
         self.endpoint_service.session_opened(handle)
@@ -682,15 +672,9 @@ class STTNode:
 
     def _let_go(self, session: Session, handle: STTSession) -> None:
         del self._sessions[session]
-        self._sessions_by_peer[session.peer_node_id] -= 1
-        if not self._sessions_by_peer[session.peer_node_id]:
-            del self._sessions_by_peer[session.peer_node_id]
-        dial = self._dialled.pop(session, None)
-        if dial is not None:
-            if dial.redialer is not None:
-                for task in dial.redialer.stop():
-                    self._await_when_stopping(task)
-            self._close_soon(dial.link)
+        self._admission.closed(session.peer_node_id)
+        for task in self._dialler.ended(session):
+            self._await_when_stopping(task)
         if handle in self._accepted or (self._packets is not None and self._packets.has(handle)):
             self._keep_ended(handle)
         self.endpoint_service.session_closed(handle.session_id)
@@ -717,38 +701,10 @@ class STTNode:
                 self._packets.drop(oldest)
 
     def _observe(self, hook: str, **arguments: object) -> None:
-        for work in self._ask_observers(hook, **arguments):
+        for work in self._observers.ask(hook, **arguments):
             self._spawn(work)
 
-    def _ask_observers(self, hook: str, **arguments: object) -> list[Coroutine[Any, Any, None]]:
-        """Call the observers of a hook; return what is to be awaited of those that are async."""
-        pending = []
-        for info, observer in list(self._registries.observers.get(hook, ())):
-            try:
-                result = observer(**arguments)
-            except Exception as error:  # noqa: BLE001  a plugin may fail in any way; the node goes on without it
-                self._quarantine(info, hook, error)
-            else:
-                if inspect.isawaitable(result):
-                    pending.append(self._await_observer(info, hook, result))
-        return pending
-
-    async def _await_observer(self, info: PluginInfo, hook: str, result: Awaitable[object]) -> None:
-        try:
-            async with asyncio.timeout(self._config.authorize_timeout):
-                await result
-        except Exception as error:  # noqa: BLE001  as above
-            self._quarantine(info, hook, error)
-
-    def _quarantine(self, info: PluginInfo, hook: str, error: Exception) -> None:
-        """Ask a plugin that raised in an observer hook no more; what it registered stays."""
-        for kind, observers in self._registries.observers.items():
-            if kind != "stt_authorize":  # else whom it would refuse would get in
-                observers[:] = [each for each in observers if each[0] is not info]
-        info.state = PluginState.FAILED
-        info.reason = f"{hook}: {type(error).__name__}: {error}"
-        info.traceback = "".join(traceback.format_exception(error))
-        _LOG.error("plugin %s raised in %s and is asked no more", info.name, hook, exc_info=error)
+    def _plugin_failed(self, info: PluginInfo) -> None:
         self._subscriptions.publish(PluginFailed(info.name, info.reason))
 
     def _warn(self, now: float, text: str, *arguments: object) -> None:
@@ -768,6 +724,7 @@ class STTNode:
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
+            keep_freed_memory()
             self._observe("stt_node_started", node=self)
         elif self._loop is not loop:
             raise LocalError("the node runs in another event loop")
@@ -815,14 +772,17 @@ class STTNode:
         for task in self._tasks:
             task.cancel()
         await _wait_for(self._tasks, _CALL_TIMEOUT)
-        for work in self._ask_observers("stt_node_stopped", node=self):
+        for work in self._observers.ask("stt_node_stopped", node=self):
             await work
         self._subscriptions.close()
         if self._storage is None:
             return
         try:
             await self._storage.close()
-        except Exception as error:  # noqa: BLE001  somebody else's code, and the node is stopping anyway
+        except BaseException as error:
+            if ends_the_task(error):
+                raise
+            # Somebody else's code, and the node is stopping anyway.
             _LOG.error("the store failed to close", exc_info=error)
 
     def _is_reliable(self, url: str) -> bool:
@@ -833,76 +793,6 @@ class STTNode:
         link = await open_link(self._registries.transport(url), url, self, listening=listening)
         self._links[link.link] = link
         return link
-
-    async def _connect(self, url: str, expect: bytes | None) -> STTSession:
-        try:
-            link = await self._open(url, listening=False)
-        except PeerUnreachable as error:
-            raise ConnectError(ConnectReason.UNREACHABLE, str(error)) from error
-        assert self._loop is not None
-        dial = _Dial(url, link, self._loop.create_future())
-        try:
-            dial.key = self._demux.connect(PathKey(link.link, link.transport.peer), expect, self._loop.time())
-            self._dials[dial.key] = dial
-            self._schedule_flush()
-            outcome = await dial.outcome
-        except BaseException:
-            self._give_up(dial)
-            raise
-        finally:
-            self._dials.pop(dial.key, None)
-        if isinstance(outcome, ConnectError):
-            self._give_up(dial)
-            raise outcome
-        return outcome
-
-    def _give_up(self, dial: _Dial) -> None:
-        assert self._loop is not None
-        now = self._loop.time()
-        self._demux.cancel(dial.key, now)
-        if dial.session is not None:
-            dial.session.close(ErrorCode.NO_ERROR, "given up", now)
-            self._demux.touch(dial.session)
-        self._flush()  # at once, since the link closes behind it
-        self._close_soon(dial.link)
-
-    async def _race(self, urls: Sequence[str], expect: bytes | None) -> STTSession:
-        attempts = [partial(self._connect, url, expect) for url in urls]
-        try:
-            return await race(attempts, _RACE_INTERVAL, STTSession.close)
-        except BaseExceptionGroup as group:
-            known = [error for error in group.exceptions if isinstance(error, ConnectError)]
-            known.sort(key=lambda error: _REASONS.index(error.reason))
-            raise (known or group.exceptions)[0] from None
-
-    def _keep_paths(self, session: STTSession, urls: Sequence[str]) -> None:
-        dial = self._dialled.get(session.engine)
-        # One datagram socket has nothing that could be lost: it reaches the peer again when the network does.
-        if dial is None or (len(urls) == 1 and not self._is_reliable(urls[0])):
-            return
-        dial.redialer = Redialer(
-            urls,
-            dial=partial(self._open, listening=False),
-            use=partial(self._use_link, session.engine),
-            drop=self._drop_link,
-        )
-        dial.redialer.start(dial.url, dial.link)
-
-    def _use_link(self, engine: Session, link: OpenLink, rank: int) -> None:
-        dial = self._dialled.get(engine)
-        if dial is None or dial.redialer is None:
-            self._close_soon(link)
-            return
-        if link.link not in self._links:
-            dial.redialer.lost(link)  # it was lost before anybody could be told
-            return
-        self._redialled[link.link] = dial.redialer
-        engine.add_path(PathKey(link.link, link.transport.peer), rank, self._clock())
-        self.touch(engine)
-
-    def _drop_link(self, link: OpenLink) -> None:
-        self._redialled.pop(link.link, None)
-        self._close_soon(link)
 
     def _parameters(self) -> Parameters:
         config = self._config
@@ -949,39 +839,6 @@ class STTNode:
         task.add_done_callback(self._closing.discard)
 
 
-@attrs.define(eq=False)
-class _Dial:
-    """One transport that was opened to reach a peer, and what comes of it."""
-
-    url: str
-    link: OpenLink
-    outcome: asyncio.Future[STTSession | ConnectError]
-    """A value even for an error: nobody may be left to look at it."""
-    key: int = 0
-    session: Session | None = None
-    redialer: Redialer | None = None
-
-    def settle(self, outcome: STTSession | ConnectError) -> None:
-        """Tell who waits, if anybody still does."""
-        if not self.outcome.done():
-            self.outcome.set_result(outcome)
-
-
 async def _wait_for(tasks: set[asyncio.Task[None]], timeout: float | None) -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=timeout)
-
-
-def _no_session(happened: list[events.Event]) -> ConnectError:
-    """Return the error for a session that ended before it was active."""
-    end = next(event for event in happened if isinstance(event, events.SessionEnded))
-    reason = ConnectReason.REFUSED if end.by_peer else ConnectReason.NO_ANSWER
-    return ConnectError(reason, str(SessionClosed(end.code, end.reason, by_peer=end.by_peer)))
-
-
-def _node_ids(name: str, ids: Iterable[bytes]) -> frozenset[bytes]:
-    known = frozenset(ids)
-    for each in known:
-        if not isinstance(each, bytes) or len(each) != _NODE_ID_SIZE:
-            raise ConfigError(f"{name} holds node ids, bytes of 32 each, not {each!r}")
-    return known

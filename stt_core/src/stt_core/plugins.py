@@ -6,6 +6,7 @@ called after that.
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import functools
 import importlib.metadata
@@ -43,6 +44,9 @@ DISABLE_VARIABLE: Final = "STT_DISABLE_PLUGINS"
 
 CORE_NAME: Final = "core"
 """The name of the core's own plugin."""
+
+AUTHORIZE: Final = "stt_authorize"
+"""The hook without whose plugin nobody may be let in."""
 
 T = TypeVar("T")
 
@@ -100,6 +104,10 @@ class Registries:
     """By hook, ``stt_authorize`` and those that only learn: whose each is, and what to call by keyword."""
     plugins: list[PluginInfo] = attrs.field(factory=list)
     """All that were found, in the order in which they were loaded."""
+    lost_guards: list[PluginInfo] = attrs.field(factory=list)
+    """Those that failed and implement ``stt_authorize``, or seem to mean it: nobody knows whom they would refuse."""
+    not_loaded: list[PluginInfo] = attrs.field(factory=list)
+    """Those that failed before it could be seen what they implement."""
 
     def transport(self, url: str) -> TransportFactory:
         """Return the factory for a URL.
@@ -200,17 +208,22 @@ class _Loader:
         if blocked_by:
             info.state, info.reason = PluginState.BLOCKED, blocked_by
             return
+        plugin: object = None
         try:
             self._check_name(info)
             plugin = load()
             implementations = _implementations(info.name, plugin)
             info.hooks = tuple(sorted(implementations))
             claims = self._claims(info, implementations)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  a plugin may fail in any way; others go on without it
+        except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001  others go on
             info.state = PluginState.FAILED
             info.reason = _reason(error)
             info.traceback = "".join(traceback.format_exception(error))
             _LOG.warning("plugin %s is left out: %s", info.name, info.reason)
+            if plugin is None:
+                self.registries.not_loaded.append(info)
+            elif AUTHORIZE in info.hooks or _means_to_authorize(plugin):
+                self.registries.lost_guards.append(info)
             return
         for (table, key), value in claims.items():
             getattr(self.registries, table)[key] = value
@@ -309,9 +322,31 @@ def _check_names(name: str, plugin: object) -> None:
         if attribute in _HOOKS and marks is None:
             raise PluginError(f"plugin {name}: {_written(attribute)} is not marked with @hookimpl")
         if attribute not in _HOOKS and not (marks is not None and marks["optionalhook"]):
-            near = difflib.get_close_matches(attribute, _HOOKS, n=1)
-            meant = f"is {_written(near[0])} meant?" if near else f"the hooks are {', '.join(sorted(_HOOKS))}"
+            near = _nearest(attribute)
+            meant = f"is {_written(near)} meant?" if near else f"the hooks are {', '.join(sorted(_HOOKS))}"
             raise PluginError(f"plugin {name}: there is no hook {attribute}; {meant}")
+
+
+def _means_to_authorize(plugin: object) -> bool:
+    """Return whether a plugin that failed has a function that decides who is let in, or one that is misspelt."""
+    try:
+        hooks = [_hook_of(plugin, attribute) for attribute in dir(plugin)]
+    except Exception:  # noqa: BLE001  somebody else's code; what it would do, nobody can tell
+        return True
+    return any(_nearest(hook) == AUTHORIZE for hook in hooks if hook)
+
+
+def _hook_of(plugin: object, attribute: str) -> str:
+    """Return the hook that an attribute of a plugin seems to be for, by its mark or by its name; "" if for none."""
+    function = getattr(plugin, attribute, None)
+    marks = getattr(function, f"{hookspecs.PROJECT_NAME}_impl", None) if inspect.isroutine(function) else None
+    hook: str = (marks and marks["specname"]) or attribute
+    return hook if hook.startswith("stt_") else ""
+
+
+def _nearest(attribute: str) -> str:
+    """Return the hook that a name is most like; "" if it is like none."""
+    return next(iter(difflib.get_close_matches(attribute, _HOOKS, n=1)), "")
 
 
 def _fault(error: pluggy.PluginValidationError) -> str:

@@ -53,8 +53,9 @@ class STTSession:
         self._offered: dict[int, None] = {}
         self._accepting = False
         self._packet_readable: Callable[[STTSession, int], None] | None = None
-        self._packet_streams: set[int] = set()
-        self._datagrams: deque[bytes] = deque(maxlen=datagram_queue_size)
+        self._packet_streams: dict[int, None] = {}
+        self._datagrams: deque[bytes] | None = None  # made when first used: many sessions get none
+        self._datagram_queue_size = datagram_queue_size
         self._datagrams_dropped = 0
         self._pings: dict[bytes, asyncio.Future[float | None]] = {}
         self._stream_offered = Signal()
@@ -62,7 +63,7 @@ class STTSession:
         self._messages_allowed = Signal()
         self._datagram_came = Signal()
         self._ended: events.SessionEnded | None = None
-        self._closed = asyncio.Event()
+        self._closed = Signal()
 
     def __repr__(self) -> str:
         return f"<STTSession {self.session_id.hex()} with {self.peer_node_id.hex()[:16]} {self.state.name}>"
@@ -282,7 +283,8 @@ class STTSession:
 
     async def wait_closed(self) -> SessionClosed:
         """Wait for the end of the session; return, not raise, how it ended."""
-        await self._closed.wait()
+        while self._ended is None:
+            await self._closed.wait()
         return self._closed_error()
 
     @property
@@ -335,13 +337,13 @@ class STTSession:
         """
         if stream_id in self._offered and not self._accepting:
             del self._offered[stream_id]
-            self._packet_streams.add(stream_id)
+            self._packet_streams[stream_id] = None
         stream = self.engine.stream(stream_id)
         if stream is None or stream_id not in self._packet_streams:
             return b""
         data = self.engine.read(stream_id, DEFAULT_READ_SIZE)
         if stream.receiving.at_end or stream.receiving.reset_code is not None:
-            self._packet_streams.discard(stream_id)
+            self._packet_streams.pop(stream_id, None)
             self.engine.end_stream(stream_id)
         self.touch()
         return data
@@ -384,7 +386,7 @@ class STTSession:
     def _take_forgotten(self, event: events.StreamForgotten) -> None:
         self._streams.pop(event.stream_id, None)
         self._offered.pop(event.stream_id, None)
-        self._packet_streams.discard(event.stream_id)
+        self._packet_streams.pop(event.stream_id, None)
 
     def _take_streams_allowed(self, _: events.StreamsAllowed) -> None:
         self._streams_allowed.set()
@@ -396,6 +398,8 @@ class STTSession:
         self._owner.message_received(self, event.frame_type, event.data, reliable=event.reliable)
 
     def _take_datagram(self, event: events.DatagramReceived) -> None:
+        if self._datagrams is None:
+            self._datagrams = deque(maxlen=self._datagram_queue_size)
         if len(self._datagrams) == self._datagrams.maxlen:
             self._datagrams_dropped += 1
         self._datagrams.append(event.data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from stt_core.errors import ErrorCode, LocalError, StreamClosed
+from stt_core.errors import ErrorCode, IncompleteRead, LocalError, StreamClosed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ class Signal:
     __slots__ = ("_waiters",)
 
     def __init__(self) -> None:
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: list[asyncio.Future[None]] = []  # a handful at most, and most often none
 
     def set(self) -> None:
         """Wake all who wait now."""
@@ -37,11 +37,11 @@ class Signal:
     async def wait(self) -> None:
         """Wait for the next :meth:`set`."""
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
+        self._waiters.append(waiter)
         try:
             await waiter
         finally:
-            self._waiters.discard(waiter)
+            self._waiters.remove(waiter)
 
 
 class STTStream:
@@ -186,7 +186,7 @@ class STTStream:
         """Return exactly ``size`` bytes; what a call that was cancelled or raised StreamClosed had read is read again.
 
         Raises:
-            EOFError: The stream ended before; its argument is what came.
+            IncompleteRead: The stream ended before; it has what came.
             StreamClosed: As :meth:`receive`.
             SessionClosed: As :meth:`receive`.
             LocalError: Another task is receiving, or ``size`` is negative.
@@ -201,7 +201,7 @@ class STTStream:
             self._unread = bytes(parts) + self._unread
             raise
         if len(parts) < size:
-            raise EOFError(bytes(parts))
+            raise IncompleteRead(bytes(parts), size)
         return bytes(parts)
 
     def stop(self, code: int = ErrorCode.NO_ERROR) -> None:

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from stt_core.interfaces.transport import BatchTransport, Train
-from stt_core.testing.contract import Contract, eventually, rule
+from stt_core.testing.contract import Contract, assert_same, eventually, rule
 from stt_core.testing.transport_pair import CALM, TOO_MUCH, Recorder, message
 
 if TYPE_CHECKING:
@@ -62,10 +62,11 @@ class BatchRules(Contract):
                 train = Train(message(size, size), _SEGMENT)
                 wanted = [bytes(segment) for segment in train.segments()]
                 came = await batches.carry(train)
+                text = f"a train of {size} bytes was cut into {[*map(len, came)]}"
                 if batches.reliable:
-                    assert came == wanted, f"a train of {size} bytes was cut into {[len(data) for data in came]}"
+                    assert_same(came, wanted, text)
                 else:
-                    assert set(came) == set(wanted), f"a train of {size} bytes was cut into {[*map(len, came)]}"
+                    assert_same(set(came), set(wanted), text)
 
     @rule(relaxed_by="derive from Transport")
     async def test_a_burst_stays_as_it_came(self, place: Place) -> None:
@@ -74,7 +75,7 @@ class BatchRules(Contract):
             for number in range(5):
                 await batches.carry(Train(message(number, 3 * _SEGMENT), _SEGMENT))
             kept = [bytes(data) for burst in batches.receiver.bursts for data, _ in burst]
-            assert kept == batches.receiver.data, "a message changed after it was delivered"
+            assert_same(kept, batches.receiver.data, "a message changed after it was delivered")
 
     @rule(relaxed_by="derive from Transport")
     async def test_a_receiver_is_never_called_from_within_a_call(self, place: Place) -> None:
@@ -129,9 +130,9 @@ class BatchRules(Contract):
                     await asyncio.sleep(0.002)
                 taken += [bytes(segment) for segment in refused.segments()]
             await eventually(lambda: len(batches.receiver.messages) >= len(taken))
-            # Compared first: where CI is set, pytest would draw up the difference of megabytes for minutes.
-            is_whole = batches.receiver.data == taken
-            assert is_whole, "trains that were refused or taken came in part, twice or mixed up"
+            assert_same(
+                batches.receiver.data, taken, "trains that were refused or taken came in part, twice or mixed up"
+            )
 
     @rule(relaxed_by="declare reliable=False")
     async def test_what_came_before_the_receiver_is_delivered_to_it(self, place: Place) -> None:

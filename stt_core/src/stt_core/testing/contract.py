@@ -103,6 +103,13 @@ async def _limited(scenario: Coroutine[Any, Any, None], patience: float) -> str:
     return ""
 
 
+def assert_same(found: object, wanted: object, text: str) -> None:
+    """Fail with a text alone where large values differ: where CI is set, pytest draws up the difference for minutes."""
+    __tracebackhide__ = True
+    if found != wanted:
+        pytest.fail(text)
+
+
 async def eventually(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds; the rule's time limit ends the wait."""
     while not condition():  # noqa: ASYNC110  a plugin has no event to wait for

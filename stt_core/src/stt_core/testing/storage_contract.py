@@ -14,7 +14,7 @@ import pytest
 
 from stt_core.errors import StorageError
 from stt_core.interfaces.storage import StorageCapabilities
-from stt_core.testing.contract import Contract, Leftovers, rule
+from stt_core.testing.contract import Contract, Leftovers, assert_same, rule
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -93,7 +93,7 @@ class StorageContract(Contract):
                 await store.store(b"key", value)
                 found = await store.retrieve(b"key")
                 assert type(found) is bytes
-                assert found == value
+                assert_same(found, value, f"{len(value)} bytes were stored, and {len(found)} others retrieved")
             assert await store.exists(b"key")
 
     @rule()

@@ -133,8 +133,9 @@ class Way:
         """
         taken: list[bytes] = []
         size = self.bulk_size
+        filler = message(0, size)[4:]
         while len(taken) * size < TOO_MUCH:
-            data = message(len(taken), size)
+            data = len(taken).to_bytes(4, "big") + filler  # told apart by their numbers: there may be a thousand
             sending = asyncio.ensure_future(self.send(data))
             if not (await asyncio.wait({sending}, timeout=still))[0]:
                 return Stalled(self, taken, data, sending)
