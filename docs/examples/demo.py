@@ -42,7 +42,8 @@ def show(folder: Path) -> None:
             url = json.loads(receiver.stdout.readline())["url"]
             print("  listening at", url)
             subprocess.run(command("send", url, source, "--seed", seed), env=environment, check=True, timeout=120)
-            arrived = json.loads(receiver.stdout.readline())
+            # Before the file, there may be events that tell how far it is.
+            arrived = next(event for event in map(json.loads, receiver.stdout) if event["event"] == "file")
             receiver.wait(timeout=30)
         finally:
             receiver.kill()

@@ -9,16 +9,17 @@ import pty
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
-    from pathlib import Path
 
 MEBIBYTE = 1024 * 1024
 
@@ -33,15 +34,31 @@ def make(path: Path, size: int) -> Path:
     return path
 
 
-def make_endless(path: Path) -> Path:
-    """Return a file that takes longer to send than any test waits, and no room on the disk."""
-    path.touch()
-    os.truncate(path, 1 << 36)
+SLOWLY = ("--limit-rate", "2Mi")
+
+
+def make_long(path: Path) -> Path:
+    """Return a file that takes longer to send slowly than any test waits."""
+    data = os.urandom(MEBIBYTE)
+    with path.open("wb") as file:
+        for _ in range(120):
+            file.write(data)
     return path
 
 
 def is_arriving(inbox: Path) -> bool:
-    return any(path.name.endswith(".part") and path.stat().st_size for path in inbox.iterdir())
+    return any(path.stat().st_size for path in inbox.glob(".stt-*.part/item"))
+
+
+def unfinished(inbox: Path) -> list[Path]:
+    """Return what is kept to be gone on with; nothing else may be in the inbox."""
+    assert all(path.name.startswith(".stt-") for path in inbox.iterdir())
+    return list(inbox.glob(".stt-*.part/item"))
+
+
+def events(output: str, *kinds: str) -> list[dict[str, Any]]:
+    """Return the events of these kinds that a command told."""
+    return [event for event in map(json.loads, output.splitlines()) if event["event"] in kinds]
 
 
 # What arrives
@@ -58,7 +75,7 @@ def test_a_file_arrives_and_both_sides_tell_the_same(stt: Any, tmp_path: Path, i
 
     assert (sent.returncode, status) == (0, 0)
     assert sha3(inbox / "file.bin") == sha3(source)
-    told = json.loads(sent.stdout)
+    [told] = events(sent.stdout, "file")
     for event in (arrived, told):
         assert event["seconds"] > 0
         assert {key: event[key] for key in ("event", "name", "size", "sha3_256")} == {
@@ -281,17 +298,15 @@ def test_a_disk_that_is_full_is_told_to_both_and_leaves_nothing(stt: Any, tmp_pa
     assert [path.name for path in inbox.iterdir()] == ["small"]
 
 
-def test_a_file_that_the_disk_has_no_room_for_is_refused_at_once(stt: Any, tmp_path: Path, inbox: Path) -> None:
-    source = tmp_path / "huge"
-    source.touch()
-    os.truncate(source, 1 << 43)
-    receiver = stt.listen("receive", "--dir", inbox, "--once")
+def test_what_is_more_than_the_quota_is_refused_at_once(stt: Any, tmp_path: Path, inbox: Path) -> None:
+    receiver = stt.listen("receive", "--dir", inbox, "--once", "--quota", "1.5Mi")
 
-    sent = stt.send(receiver.url, source)
+    sent = stt.send(receiver.url, make(tmp_path / "small", MEBIBYTE), make(tmp_path / "large", MEBIBYTE))
 
     assert sent.returncode == 1
-    assert "no room" in sent.stderr
+    assert "the quota leaves room for" in sent.stderr
     assert receiver.end()[0] == 1
+    assert len(list(inbox.iterdir())) == 1
 
 
 # What is broken off
@@ -302,7 +317,7 @@ def test_a_sender_that_is_ended_tells_the_receiver(
     stt: Any, tmp_path: Path, inbox: Path, wait_until: Callable[..., None], number: signal.Signals
 ) -> None:
     receiver = stt.listen("receive", "--dir", inbox, "--once")
-    sender = stt.start("send", receiver.url, make_endless(tmp_path / "endless"), "--seed", stt.seed, node="sender")
+    sender = stt.start("send", receiver.url, make_long(tmp_path / "long"), *SLOWLY, "--seed", stt.seed, node="sender")
     wait_until(lambda: is_arriving(inbox))
 
     sender.send_signal(number)
@@ -311,9 +326,9 @@ def test_a_sender_that_is_ended_tells_the_receiver(
 
     assert sender.returncode == 128 + number
     assert status == 1
-    assert "endless from" in errors
+    assert "long from" in errors
     assert "the sender was stopped" in errors or "cancelled by the peer" in errors
-    assert list(inbox.iterdir()) == []
+    assert len(unfinished(inbox)) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -321,7 +336,7 @@ def test_a_receiver_that_is_ended_tells_the_sender(
     stt: Any, tmp_path: Path, inbox: Path, wait_until: Callable[..., None], number: signal.Signals
 ) -> None:
     receiver = stt.listen("receive", "--dir", inbox)
-    sender = stt.start("send", receiver.url, make_endless(tmp_path / "endless"), "--seed", stt.seed, node="sender")
+    sender = stt.start("send", receiver.url, make_long(tmp_path / "long"), *SLOWLY, "--seed", stt.seed, node="sender")
     wait_until(lambda: is_arriving(inbox))
 
     status, _ = receiver.end(number, timeout=10)
@@ -330,7 +345,7 @@ def test_a_receiver_that_is_ended_tells_the_sender(
     assert status == 128 + number
     assert sender.returncode == 1
     assert "the receiver was stopped" in errors
-    assert list(inbox.iterdir()) == []
+    assert len(unfinished(inbox)) == 1
 
 
 def test_a_receiver_that_waits_is_ended_by_a_signal(stt: Any, inbox: Path) -> None:
@@ -371,37 +386,54 @@ def test_a_receiver_that_is_killed_fails_the_sender_in_time(
     stt: Any, tmp_path: Path, inbox: Path, wait_until: Callable[..., None]
 ) -> None:
     receiver = stt.listen("receive", "--dir", inbox)
-    sender = stt.start("send", receiver.url, make_endless(tmp_path / "endless"), "--seed", stt.seed, node="sender")
+    sender = stt.start("send", receiver.url, make_long(tmp_path / "long"), *SLOWLY, "--seed", stt.seed, node="sender")
     wait_until(lambda: is_arriving(inbox))
 
     receiver.process.kill()
     _, errors = sender.communicate(timeout=45)
 
     assert sender.returncode == 1
-    assert "endless was not sent" in errors
-    assert all(path.name.startswith(".stt-") for path in inbox.iterdir())
+    assert "long was not sent" in errors
+    assert len(unfinished(inbox)) == 1
 
 
-def test_a_sender_that_is_killed_leaves_nothing_and_ends_receive_once(
+def test_a_sender_that_is_killed_leaves_something_and_ends_receive_once(
     stt: Any, tmp_path: Path, inbox: Path, wait_until: Callable[..., None]
 ) -> None:
     receiver = stt.listen("receive", "--dir", inbox, "--once")
-    sender = stt.start("send", receiver.url, make_endless(tmp_path / "endless"), "--seed", stt.seed, node="sender")
+    sender = stt.start("send", receiver.url, make_long(tmp_path / "long"), *SLOWLY, "--seed", stt.seed, node="sender")
     wait_until(lambda: is_arriving(inbox))
 
     sender.kill()
     status, errors = receiver.end(timeout=45)
 
     assert status == 1
-    assert "endless from" in errors
-    assert list(inbox.iterdir()) == []
+    assert "long from" in errors
+    assert len(unfinished(inbox)) == 1
+
+
+def test_with_once_a_sender_that_was_killed_may_come_again_at_once_and_go_on(
+    stt: Any, tmp_path: Path, inbox: Path, wait_until: Callable[..., None]
+) -> None:
+    source = make(tmp_path / "file.bin", 20 * MEBIBYTE)
+    receiver = stt.listen("receive", "--dir", inbox, "--once")
+    sender = stt.start("send", receiver.url, source, "--limit-rate", "10Mi", "--seed", stt.seed, node="sender")
+    wait_until(lambda: is_arriving(inbox))
+
+    sender.kill()
+    sent = stt.send(receiver.url, source)
+    status, errors = receiver.end(timeout=20)
+
+    assert (sent.returncode, status) == (0, 0), errors
+    assert events(sent.stdout, "file")[0]["resumed"] > 0
+    assert sha3(inbox / "file.bin") == sha3(source)
 
 
 def test_with_once_a_second_sender_is_told_to_come_later(
     stt: Any, tmp_path: Path, inbox: Path, wait_until: Callable[..., None]
 ) -> None:
     receiver = stt.listen("receive", "--dir", inbox, "--once")
-    stt.start("send", receiver.url, make_endless(tmp_path / "endless"), "--seed", stt.seed, node="sender")
+    stt.start("send", receiver.url, make_long(tmp_path / "long"), *SLOWLY, "--seed", stt.seed, node="sender")
     wait_until(lambda: is_arriving(inbox))
 
     second = stt.send(receiver.url, make(tmp_path / "a", 10), node="second")
@@ -410,29 +442,208 @@ def test_with_once_a_second_sender_is_told_to_come_later(
     assert "another sender" in second.stderr
 
 
+# Folders, and what options change
+
+
+def make_tree(root: Path, number: int = 50) -> dict[str, str]:
+    """Make a folder with files in folders; return the digests by their paths."""
+    for each in range(number):
+        path = root / f"day {each % 5}" / ("sub" if each % 2 else "") / f"{each}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(each * 300))
+    return digests_in(root)
+
+
+def digests_in(root: Path) -> dict[str, str]:
+    return {str(path.relative_to(root)): sha3(path) for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_folder_arrives_with_modes_and_times(stt: Any, tmp_path: Path, inbox: Path) -> None:
+    tree = make_tree(tmp_path / "tree")
+    script = tmp_path / "tree" / "day 0" / "0.bin"
+    script.chmod(0o755)
+    os.utime(script, ns=(10**18, 10**18))
+    receiver = stt.listen("receive", "--dir", inbox, "--once")
+
+    sent = stt.send(receiver.url, tmp_path / "tree")
+    arrived = receiver.event()
+
+    assert sent.returncode == 0
+    assert receiver.end()[0] == 0
+    assert digests_in(inbox / "tree") == tree
+    status = (inbox / "tree" / "day 0" / "0.bin").stat()
+    assert status.st_mode & 0o700 == 0o700
+    assert status.st_mtime_ns == 10**18
+    [told] = events(sent.stdout, "folder")
+    for event in (arrived, told):
+        assert (event["event"], event["name"], event["files"], event["left_out"]) == ("folder", "tree", 50, 0)
+    assert arrived["sha3_256"] == told["sha3_256"]
+
+
+def test_the_same_command_goes_on_where_it_was_broken_off(
+    stt: Any, tmp_path: Path, inbox: Path, wait_until: Callable[..., None]
+) -> None:
+    source = make(tmp_path / "file.bin", 40 * MEBIBYTE)
+    receiver = stt.listen("receive", "--dir", inbox)
+    sender = stt.start(
+        "send", receiver.url, source, "--limit-rate", "20Mi", "--seed", stt.seed, "--json", node="sender"
+    )
+    wait_until(lambda: any(path.stat().st_size > 12 * MEBIBYTE for path in inbox.glob(".stt-*.part/item")))
+    sender.send_signal(signal.SIGINT)
+    output, _ = sender.communicate(timeout=10)
+
+    sent = stt.send(receiver.url, source)
+    arrived = receiver.event()
+
+    assert sent.returncode == 0
+    assert sha3(inbox / "file.bin") == sha3(source)
+    [told] = events(sent.stdout, "file")
+    assert told["resumed"] == arrived["resumed"] > 10 * MEBIBYTE
+    assert [path.name for path in inbox.iterdir()] == ["file.bin"]
+    progress = events(output, "progress")
+    assert progress
+    for event in progress:
+        assert event["name"] == "file.bin"
+        assert 0 < event["done"] < event["size"] == 40 * MEBIBYTE
+
+
+def test_without_resume_nothing_is_kept(stt: Any, tmp_path: Path, inbox: Path, wait_until: Callable[..., None]) -> None:
+    receiver = stt.listen("receive", "--dir", inbox, "--once")
+    long = make_long(tmp_path / "long")
+    sender = stt.start("send", receiver.url, long, "--no-resume", *SLOWLY, "--seed", stt.seed, node="sender")
+    wait_until(lambda: is_arriving(inbox))
+
+    sender.send_signal(signal.SIGINT)
+    sender.communicate(timeout=10)
+
+    assert receiver.end(timeout=10)[0] == 1
+    assert list(inbox.iterdir()) == []
+
+
+def test_several_receivers_get_the_same_and_one_that_is_missing_does_not_hinder_the_others(
+    stt: Any, tmp_path: Path
+) -> None:
+    source = make(tmp_path / "file.bin", 3 * MEBIBYTE)
+    inboxes = [tmp_path / "one", tmp_path / "two"]
+    for path in inboxes:
+        path.mkdir()
+    receivers = [stt.listen("receive", "--dir", path, "--once", node=path.name) for path in inboxes]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"udp://127.0.0.1:{free.getsockname()[1]}"
+
+    sent = stt.send(receivers[0].url, source, "--also", receivers[1].url, "--also", nobody)
+
+    assert sent.returncode == 1
+    assert f"nothing was sent to {nobody}" in sent.stderr
+    assert [receiver.end()[0] for receiver in receivers] == [0, 0]
+    assert [sha3(path / "file.bin") for path in inboxes] == [sha3(source)] * 2
+    assert len({event["peer"] for event in events(sent.stdout, "file")}) == 2
+
+
+def test_expected_nodes_are_named_for_all_receivers_or_none(stt: Any, tmp_path: Path) -> None:
+    sent = stt.send("udp://127.0.0.1:9", make(tmp_path / "a", 1), "--also", "udp://127.0.0.1:8", "--expect", "ab" * 32)
+
+    assert sent.returncode == 2
+    assert "once for each" in sent.stderr
+
+
+@pytest.mark.parametrize(("policy", "status", "left"), [("skip", 1, b"old"), ("replace", 0, b"new")])
+def test_what_exists_can_be_kept_or_replaced(
+    stt: Any, tmp_path: Path, inbox: Path, policy: str, status: int, left: bytes
+) -> None:
+    (inbox / "a").write_bytes(b"old")
+    (tmp_path / "a").write_bytes(b"new")
+    receiver = stt.listen("receive", "--dir", inbox, "--once", "--existing", policy)
+
+    sent = stt.send(receiver.url, tmp_path / "a")
+
+    assert (sent.returncode, receiver.end()[0]) == (status, status)
+    assert {path.name: path.read_bytes() for path in inbox.iterdir()} == {"a": left}
+
+
+def test_links_and_other_files_are_left_out_unless_asked_for(stt: Any, tmp_path: Path, inbox: Path) -> None:
+    make_tree(tmp_path / "tree", 3)
+    (tmp_path / "tree" / "link").symlink_to("day 0/0.bin")
+    receiver = stt.listen("receive", "--dir", inbox, "--links", "--only", "*/0.bin", "--only", "*/link")
+
+    without = stt.send(receiver.url, tmp_path / "tree")
+    with_links = stt.send(receiver.url, tmp_path / "tree", "--links")
+
+    assert (without.returncode, with_links.returncode) == (0, 0)
+    assert "link is a symbolic link and was left out" in without.stderr
+    assert set(digests_in(inbox / "tree")) == {"day 0/0.bin"}
+    assert set(digests_in(inbox / "tree (1)")) == {"day 0/0.bin", "link"}
+    assert (inbox / "tree (1)" / "link").is_symlink()
+
+
+@pytest.mark.parametrize("size", ["", "x", "0", "0.5", "-1", "1e3", "1KiK"])
+def test_a_size_that_is_none_is_refused(stt: Any, tmp_path: Path, size: str) -> None:
+    sent = stt.send("udp://127.0.0.1:9", make(tmp_path / "a", 1), "--limit-rate", size)
+
+    assert sent.returncode == 2
+    assert "is no number of bytes" in sent.stderr
+
+
 # What it costs
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss differs between systems")
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_memory_does_not_grow_with_the_file(stt: Any, tmp_path: Path, inbox: Path) -> None:
     peaks = []
     for size in (MEBIBYTE, 192 * MEBIBYTE):
-        # Without data of its own: a new process begins with the peak of the one that made it.
         source = tmp_path / f"{size}.bin"
-        source.touch()
-        os.truncate(source, size)
+        with source.open("wb") as file:
+            for _ in range(size // MEBIBYTE):
+                file.write(os.urandom(MEBIBYTE))
         receiver = stt.listen("receive", "--dir", inbox, "--once")
         sender = stt.start("send", receiver.url, source, "--seed", stt.seed, node="sender")
-        peaks.append((peak_of(sender), peak_of(receiver.process)))
+        peaks.append(peaks_of(sender, receiver.process))
 
     (small_sender, small_receiver), (large_sender, large_receiver) = peaks
     assert large_sender - small_sender < 48 * 1024
     assert large_receiver - small_receiver < 48 * 1024
 
 
-def peak_of(process: subprocess.Popen[str]) -> int:
-    """Wait for the end of a process, which must be 0; return the KiB that it had at most."""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return usage.ru_maxrss
+@pytest.mark.skipif(sys.platform != "linux", reason="as above")
+def test_a_sparse_file_stays_sparse_and_takes_no_memory(stt: Any, tmp_path: Path, inbox: Path) -> None:
+    source = tmp_path / "sparse.img"
+    with source.open("wb") as file:
+        file.write(b"begin")
+        file.seek(100 * MEBIBYTE)
+        file.write(b"middle")
+        file.truncate(250 * MEBIBYTE)
+    receiver = stt.listen("receive", "--dir", inbox, "--once")
+    sender = stt.start("send", receiver.url, source, "--seed", stt.seed, node="sender")
+
+    peaks = peaks_of(sender, receiver.process)
+
+    arrived = inbox / "sparse.img"
+    assert arrived.stat().st_size == 250 * MEBIBYTE
+    assert arrived.stat().st_blocks * 512 < MEBIBYTE
+    with arrived.open("rb") as file:
+        assert file.read(6) == b"begin\x00"
+        file.seek(100 * MEBIBYTE)
+        assert file.read(7) == b"middle\x00"
+    assert max(peaks) < 120 * 1024
+
+
+def peaks_of(*processes: subprocess.Popen[str]) -> list[int]:
+    """Wait for the end of processes, which must be 0; return the KiB that each had at most.
+
+    Not what wait4 tells: that begins with the peak of the process which made the new one, here pytest with all it has.
+    """
+    peaks = [0] * len(processes)
+    running = True
+    while running:
+        running = False
+        for index, process in enumerate(processes):
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.005)
+            if process.returncode is None:
+                running = True
+                status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+                peaks[index] = int(status.partition("VmHWM:")[2].split()[0]) if "VmHWM:" in status else peaks[index]
+    assert all(process.returncode == 0 for process in processes)
+    assert all(peaks)
+    return peaks

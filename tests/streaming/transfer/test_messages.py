@@ -12,13 +12,17 @@ from hypothesis import strategies as st
 
 from stt_core.errors import FrameError
 from stt_core.wire.serialization import serialize_stt
+from stt_streaming.transfer.manifest import Entry, EntryKind, encode_manifest
 from stt_streaming.transfer.messages import (
     LENGTH,
-    MAX_FILE_SIZE,
+    MAX_ENTRIES,
+    MAX_MANIFEST_SIZE,
     MAX_MESSAGE_SIZE,
+    MAX_PLAN_SIZE,
+    MAX_SIZE,
     Answer,
-    Digest,
     Offer,
+    PlanSize,
     TransferStatus,
     cut,
     message_size,
@@ -26,29 +30,44 @@ from stt_streaming.transfer.messages import (
 
 PAGE = Path(__file__).resolve().parents[3].joinpath("docs", "reference", "file-transfer.md").read_text(encoding="utf-8")
 
-names = st.text(st.characters(codec="utf-8")).map(lambda text: cut(text, 512))
+texts = st.text(st.characters(codec="utf-8")).map(lambda text: cut(text, 256))
 counts = st.integers(1, 2**32 - 1)
 offers = counts.flatmap(
     lambda count: st.builds(
-        Offer, name=names, size=st.integers(0, MAX_FILE_SIZE), index=st.integers(0, count - 1), count=st.just(count)
+        Offer,
+        entries=st.integers(1, MAX_ENTRIES),
+        manifest_size=st.integers(1, MAX_MANIFEST_SIZE),
+        size=st.integers(0, MAX_SIZE),
+        disk_size=st.integers(0, MAX_SIZE),
+        item_id=st.one_of(st.just(b""), st.binary(min_size=16, max_size=16)),
+        index=st.integers(0, count - 1),
+        count=st.just(count),
     )
 )
-digests = st.builds(Digest, st.binary(min_size=32, max_size=32))
+plan_sizes = st.builds(PlanSize, st.integers(0, MAX_PLAN_SIZE))
 answers = st.one_of(
     st.builds(
         Answer,
         status=st.sampled_from([status for status in TransferStatus if status is not TransferStatus.STORED]),
-        text=names.map(lambda text: cut(text, 256)),
+        text=texts,
     ),
     st.builds(Answer, status=st.just(TransferStatus.STORED), sha3_256=st.binary(min_size=32, max_size=32)),
 )
 
-OFFER = {"name": "a", "size": 1, "index": 0, "count": 1}
+OFFER = {
+    "entries": 1,
+    "manifest_size": 30,
+    "size": 1,
+    "disk_size": 1,
+    "item_id": bytes(16),
+    "index": 0,
+    "count": 1,
+}
 STORED = {"status": 1, "sha3_256": bytes(32)}
 
 
-@given(st.one_of(offers, digests, answers))
-def test_decoding_inverts_encoding(message: Offer | Digest | Answer) -> None:
+@given(st.one_of(offers, plan_sizes, answers))
+def test_decoding_inverts_encoding(message: Offer | PlanSize | Answer) -> None:
     encoded = message.encode()
     size = message_size(encoded[: LENGTH.size])
 
@@ -56,8 +75,8 @@ def test_decoding_inverts_encoding(message: Offer | Digest | Answer) -> None:
     assert type(message).decode(encoded[LENGTH.size :]) == message
 
 
-@given(st.sampled_from([Offer, Digest, Answer]), st.binary(max_size=100))
-def test_any_bytes_are_a_message_or_a_frame_error(kind: type[Offer | Digest | Answer], body: bytes) -> None:
+@given(st.sampled_from([Offer, PlanSize, Answer]), st.binary(max_size=100))
+def test_any_bytes_are_a_message_or_a_frame_error(kind: type[Offer | PlanSize | Answer], body: bytes) -> None:
     try:
         message = kind.decode(body)
     except FrameError:
@@ -68,9 +87,13 @@ def test_any_bytes_are_a_message_or_a_frame_error(kind: type[Offer | Digest | An
 @pytest.mark.parametrize(
     "change",
     [
-        {"name": None},
-        {"name": b"bytes"},
-        {"name": "x" * 513},
+        {"entries": 0},
+        {"entries": MAX_ENTRIES + 1},
+        {"manifest_size": 0},
+        {"manifest_size": MAX_MANIFEST_SIZE + 1},
+        {"item_id": bytes(15)},
+        {"item_id": "text"},
+        {"disk_size": -1},
         {"size": -1},
         {"size": 2**63},
         {"size": 1.0},
@@ -102,14 +125,14 @@ def test_an_answer_out_of_bounds_is_refused(fields: dict[str, Any]) -> None:
 
 
 def test_keys_of_later_versions_are_ignored() -> None:
-    assert Offer.decode(serialize_stt(OFFER | {"zebra": [1, 2]})) == Offer(name="a", size=1)
+    assert Offer.decode(serialize_stt(OFFER | {"zebra": [1, 2]})) == Offer.decode(serialize_stt(OFFER))
     assert Answer.decode(serialize_stt(STORED | {"aardvark": None})).status is TransferStatus.STORED
 
 
 @pytest.mark.parametrize("value", [None, 1, [], "text"])
 def test_what_is_no_dict_is_refused(value: object) -> None:
     with pytest.raises(FrameError):
-        Digest.decode(serialize_stt(value))
+        PlanSize.decode(serialize_stt(value))
 
 
 @pytest.mark.parametrize("size", [0, MAX_MESSAGE_SIZE + 1, 0xFFFF])
@@ -118,10 +141,14 @@ def test_a_length_that_no_message_has_is_refused(size: int) -> None:
         message_size(LENGTH.pack(size))
 
 
-def test_an_offer_looks_as_the_documentation_has_it() -> None:
-    (example,) = re.findall(r"^```text\n(003d.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+def test_an_offer_and_its_manifest_look_as_the_documentation_has_it() -> None:
+    (example,) = re.findall(r"^```text\n(006d.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    entry = Entry(kind=EntryKind.FILE, name="ab.txt", size=300, mode=0o644, modified_at=1_700_000_000_000_000_000)
+    manifest = encode_manifest([entry])
 
-    assert Offer(name="ab.txt", size=300, index=0, count=1).encode() == bytes.fromhex(example)
+    offer = Offer(entries=1, manifest_size=len(manifest), size=300, disk_size=300)
+
+    assert offer.encode() + manifest == bytes.fromhex(example)
 
 
 def test_every_status_is_documented() -> None:

@@ -1,4 +1,4 @@
-"""Does any text become one harmless file name, and a harmless one stay as it is?"""
+"""Does any text become one harmless file name, a harmless one stay as it is, and a link stay inside its folder?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stt_streaming.transfer.names import MAX_NAME_SIZE, UNNAMED, clean_name, numbered_name
+from stt_streaming.transfer.names import (
+    MAX_NAME_SIZE,
+    UNNAMED,
+    FolderNames,
+    clean_name,
+    is_inside,
+    numbered_name,
+)
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -147,3 +154,102 @@ def test_a_hostile_name_is_cleaned(name: str, cleaned: str) -> None:
 )
 def test_the_number_goes_before_the_extension(name: str, numbered: str) -> None:
     assert numbered_name(name, 1) == numbered
+
+
+# Names inside a folder
+
+
+@given(hostile_names)
+def test_a_name_inside_a_folder_may_be_hidden_and_is_harmless_otherwise(name: str) -> None:
+    cleaned = clean_name(name, hidden=True)
+
+    assert clean_name(cleaned, hidden=True) == cleaned
+    assert cleaned not in (".", "..")
+    assert posixpath.basename(ntpath.basename(cleaned)) == cleaned
+    assert not cleaned.startswith("-")
+    assert 0 < len(cleaned.encode()) <= MAX_NAME_SIZE
+    assert not DEVICE.fullmatch(cleaned)
+
+
+def test_hidden_names_stay_only_inside_a_folder() -> None:
+    assert clean_name(".gitignore", hidden=True) == ".gitignore"
+    assert clean_name(".gitignore") == "_gitignore"
+
+
+@given(st.lists(hostile_names, max_size=30))
+def test_names_in_one_folder_are_told_apart_on_every_file_system(names: list[str]) -> None:
+    folder_names = FolderNames()
+
+    claimed = [folder_names.claim(0, name) for name in names]
+
+    assert len({unicodedata.normalize("NFD", name).casefold() for name in claimed}) == len(names)
+    for name in claimed:
+        assert posixpath.basename(ntpath.basename(name)) == name
+        assert not DEVICE.fullmatch(name)
+
+
+def test_the_same_name_may_be_in_two_folders_and_the_same_names_are_numbered_alike_again() -> None:
+    names = ["a.txt", "A.TXT", "a (1).txt", "e\u0301", "\u00c9", "stra\u00dfe", "STRASSE"]
+    first, second = FolderNames(), FolderNames()
+
+    assert [first.claim(1, name) for name in names] == [
+        "a.txt",
+        "A (1).TXT",
+        "a (1) (1).txt",
+        "\u00e9",
+        "\u00c9 (1)",
+        "stra\u00dfe",
+        "STRASSE (1)",
+    ]
+    assert first.claim(2, "a.txt") == "a.txt"
+    assert [second.claim(1, name) for name in names[:2]] == ["a.txt", "A (1).TXT"]
+
+
+def test_very_many_equal_names_take_no_more_than_linear_time() -> None:
+    folder_names = FolderNames()
+
+    claimed = [folder_names.claim(0, "..") for _ in range(20_000)]
+
+    assert len(set(claimed)) == 20_000
+
+
+# Where links lead
+
+target_parts = st.sampled_from(["..", ".", "", "a", "b", "c", "link", "a:b", "C:"])
+
+
+@given(st.lists(target_parts, min_size=1, max_size=8).map("/".join), st.integers(0, 4))
+def test_a_link_that_is_inside_stays_so_whatever_it_passes_through(target: str, depth: int) -> None:
+    if not is_inside(target, depth):
+        return
+
+    place = depth
+    for part in target.split("/"):
+        place += -1 if part == ".." else 1
+        assert place >= 0
+    assert ".." not in target.lstrip("./").split("/")
+    assert not target.startswith("/")
+
+
+@pytest.mark.parametrize(
+    ("target", "depth", "inside"),
+    [
+        ("a", 0, True),
+        ("a/b", 0, True),
+        ("../a", 1, True),
+        ("..", 1, True),
+        ("../..", 2, True),
+        ("../a", 0, False),
+        ("a/../b", 3, False),
+        ("/etc/passwd", 5, False),
+        ("C:/x", 5, False),
+        ("..\\..\\x", 1, False),
+        ("", 5, False),
+        (".", 5, False),
+        ("a//b", 5, False),
+        ("a\nb", 5, False),
+        ("a\x00", 5, False),
+    ],
+)
+def test_a_link_may_climb_and_then_descend_but_not_out(target: str, depth: int, *, inside: bool) -> None:
+    assert is_inside(target, depth) is inside

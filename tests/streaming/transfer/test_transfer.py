@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import itertools
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -17,13 +17,16 @@ from stt_core import ErrorCode, SessionClosed, StreamClosed, STTNode, STTSession
 from stt_streaming.transfer import receiver as receiver_module
 from stt_streaming.transfer import sender as sender_module
 from stt_streaming.transfer.inbox import Inbox
-from stt_streaming.transfer.messages import STREAM_LABEL, Answer, Digest, Offer, TransferStatus
-from stt_streaming.transfer.receiver import FILES_AT_ONCE, WRITE_SIZE, FileReceiver, ReceivedFile, SessionProgress
-from stt_streaming.transfer.sender import READ_SIZE, UNCONFIRMED_LIMIT, FileSender, SentFile
+from stt_streaming.transfer.manifest import Entry, EntryKind, encode_manifest
+from stt_streaming.transfer.messages import MAX_ENTRIES, STREAM_LABEL, Answer, Offer, PlanSize, TransferStatus
+from stt_streaming.transfer.rate import RateLimit
+from stt_streaming.transfer.receiver import ITEMS_AT_ONCE, FileReceiver, ReceivedItem, SessionProgress
+from stt_streaming.transfer.records import CHUNK_SIZE, encode_chunk_head, encode_file_start
+from stt_streaming.transfer.sender import UNCONFIRMED_LIMIT, FileSender, SentItem
 from stt_streaming.transfer.streams import read_message
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.asyncio
@@ -42,14 +45,21 @@ class Sending:
     """The sending end of a session, and what its sender told."""
 
     session: STTSession
-    stored: list[SentFile] = attrs.field(factory=list)
+    stored: list[SentItem] = attrs.field(factory=list)
     failed: dict[str, str] = attrs.field(factory=dict)
     shown: list[tuple[str, int, int]] = attrs.field(factory=list)
     begun: asyncio.Event = attrs.field(factory=asyncio.Event)
+    _awaited: list[tuple[int, asyncio.Event]] = attrs.field(factory=list)
 
-    async def send(self, *paths: Path) -> bool:
+    async def reached(self, size: int) -> None:
+        """Wait until so many bytes of one item were shown."""
+        self._awaited.append((size, event := asyncio.Event()))
+        await event.wait()
+
+    async def send(self, *paths: Path, **options: Any) -> bool:
         sender = FileSender(
             self.session,
+            **options,
             progress=self._progress,
             stored=self.stored.append,
             failed=lambda path, error: self.failed.update({path.name: str(error)}),
@@ -63,6 +73,9 @@ class Sending:
         def advance(step: int) -> None:
             steps.append(step)
             self.begun.set()
+            for awaited, event in self._awaited:
+                if sum(steps) >= awaited:
+                    event.set()
 
         yield advance
         self.shown.append((name, size, sum(steps)))
@@ -75,14 +88,15 @@ class Receiving:
     session: STTSession
     folder: Path
     admitted: bool = True
-    stored: list[ReceivedFile] = attrs.field(factory=list)
+    stored: list[ReceivedItem] = attrs.field(factory=list)
     failed: list[tuple[str, str]] = attrs.field(factory=list)
     progress: SessionProgress = attrs.field(factory=SessionProgress)
 
-    async def serve(self) -> None:
+    async def serve(self, **options: Any) -> None:
         with Inbox(self.folder) as inbox:
             receiver = FileReceiver(
                 inbox,
+                **options,
                 stored=self.stored.append,
                 failed=lambda _, name, error: self.failed.append((name, str(error))),
                 admits=lambda _: self.admitted,
@@ -91,7 +105,12 @@ class Receiving:
 
     @property
     def files(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in self.folder.iterdir()}
+        """The files under their names; what is hidden does not count."""
+        return {path.name: path.read_bytes() for path in self.folder.iterdir() if path.is_file()}
+
+    @property
+    def unfinished(self) -> list[Path]:
+        return list(self.folder.glob(".stt-*.part"))
 
 
 @attrs.define
@@ -129,7 +148,7 @@ def source(tmp_path: Path) -> Callable[[str, bytes], Path]:
 # Both ends
 
 
-@pytest.mark.parametrize("size", [0, 1, READ_SIZE - 1, READ_SIZE, 3 * WRITE_SIZE + 17])
+@pytest.mark.parametrize("size", [0, 1, CHUNK_SIZE - 1, CHUNK_SIZE, 3 * CHUNK_SIZE + 17])
 async def test_a_file_arrives_whole_and_both_sides_know(
     ends: Ends, source: Callable[[str, bytes], Path], size: int
 ) -> None:
@@ -183,19 +202,21 @@ async def test_one_file_that_fails_does_not_hinder_the_others(
 ) -> None:
     serving = asyncio.create_task(ends.receiving.serve())
 
-    assert not await ends.sending.send(source("a", b"a"), tmp_path / "missing", tmp_path, source("b", b"b"))
+    os.mkfifo(tmp_path / "pipe")
+    paths = (tmp_path / "missing", tmp_path / "pipe")
+    assert not await ends.sending.send(source("a", b"a"), *paths, source("b", b"b"))
     ends.sending.session.close()
     await serving
 
     assert ends.receiving.files == {"a": b"a", "b": b"b"}
-    assert set(ends.sending.failed) == {"missing", tmp_path.name}
+    assert set(ends.sending.failed) == {"missing", "pipe"}
     assert not ends.receiving.progress.complete
 
 
 async def test_a_file_that_changes_while_it_is_sent_does_not_arrive(
     ends: Ends, source: Callable[[str, bytes], Path]
 ) -> None:
-    path = source("log", os.urandom(3 * READ_SIZE))
+    path = source("log", os.urandom(3 * CHUNK_SIZE))
     serving = asyncio.create_task(ends.receiving.serve())
     sending = asyncio.create_task(ends.sending.send(path))
 
@@ -209,21 +230,6 @@ async def test_a_file_that_changes_while_it_is_sent_does_not_arrive(
     assert "changed while it was sent" in ends.sending.failed["log"]
     assert ends.receiving.files == {}
     assert ends.receiving.failed == [("log", "the file changed, or could not be read on, at the peer")]
-
-
-async def test_a_disk_without_room_refuses_before_the_bytes_come(
-    ends: Ends, source: Callable[[str, bytes], Path]
-) -> None:
-    path = source("huge", b"")
-    os.truncate(path, 1 << 43)
-    serving = asyncio.create_task(ends.receiving.serve())
-
-    assert not await ends.sending.send(path, source("small", b"x"))
-    ends.sending.session.close()
-    await serving
-
-    assert "no room" in ends.sending.failed["huge"]
-    assert ends.receiving.files == {"small": b"x"}
 
 
 async def test_a_receiver_that_serves_another_sender_says_so(ends: Ends, source: Callable[[str, bytes], Path]) -> None:
@@ -250,14 +256,13 @@ async def test_a_folder_that_went_away_is_told_to_the_sender(ends: Ends, source:
     assert "cannot be created" in ends.sending.failed["a"]
 
 
-async def test_a_receiver_that_stops_leaves_nothing_and_its_sender_knows(
+async def test_a_receiver_that_stops_keeps_what_came_and_its_sender_knows(
     ends: Ends, source: Callable[[str, bytes], Path]
 ) -> None:
     serving = asyncio.create_task(ends.receiving.serve())
-    path = source("big", b"")
-    os.truncate(path, 1 << 28)
-    sending = asyncio.create_task(ends.sending.send(path))
-    await ends.sending.begun.wait()
+    path = source("big", os.urandom(64 * CHUNK_SIZE))
+    sending = asyncio.create_task(ends.sending.send(path, limit=RateLimit(40 * CHUNK_SIZE)))
+    await ends.sending.reached(10 * CHUNK_SIZE)
 
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -267,16 +272,17 @@ async def test_a_receiver_that_stops_leaves_nothing_and_its_sender_knows(
     assert not await sending
     assert ends.sending.failed == {"big": "session closed by the peer: the receiver was stopped"}
     assert ends.receiving.files == {}
+    assert len(ends.receiving.unfinished) == 1
 
 
-async def test_a_sender_that_stops_leaves_nothing_and_its_receiver_knows(
-    ends: Ends, source: Callable[[str, bytes], Path]
+@pytest.mark.parametrize("resume", [True, False])
+async def test_what_came_of_a_sender_that_stops_is_kept_if_it_is_to_be_resumed(
+    ends: Ends, source: Callable[[str, bytes], Path], *, resume: bool
 ) -> None:
     serving = asyncio.create_task(ends.receiving.serve())
-    path = source("big", b"")
-    os.truncate(path, 1 << 28)
-    sending = asyncio.create_task(ends.sending.send(path))
-    await ends.sending.begun.wait()
+    path = source("big", os.urandom(64 * CHUNK_SIZE))
+    sending = asyncio.create_task(ends.sending.send(path, limit=RateLimit(40 * CHUNK_SIZE), resume=resume))
+    await ends.sending.reached(10 * CHUNK_SIZE)
 
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -285,7 +291,176 @@ async def test_a_sender_that_stops_leaves_nothing_and_its_receiver_knows(
     await serving
 
     assert ends.receiving.files == {}
+    assert len(ends.receiving.unfinished) == resume
     assert len(ends.receiving.failed) == 1
+
+
+# Folders, parts and going on
+
+
+def make_tree(root: Path, contents: dict[str, bytes]) -> Path:
+    for name, data in contents.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def read_tree(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+async def test_a_folder_arrives_whole_and_both_sides_know(ends: Ends, tmp_path: Path) -> None:
+    contents = {f"{number % 7}/{number % 3}/{number}.bin": os.urandom(number * 50) for number in range(200)}
+    tree = make_tree(tmp_path / "tree", contents)
+    serving = asyncio.create_task(ends.receiving.serve())
+
+    assert await ends.sending.send(tree)
+    ends.sending.session.close()
+    await serving
+
+    assert read_tree(ends.receiving.folder / "tree") == contents
+    (sent,), (received,) = ends.sending.stored, ends.receiving.stored
+    for told in (sent, received):
+        assert (told.name, told.is_folder, told.files, told.resumed) == ("tree", True, 200, 0)
+        assert told.size == sum(map(len, contents.values()))
+    assert sent.sha3_256 == received.sha3_256
+    assert ends.receiving.progress.complete
+    assert not ends.receiving.progress.incomplete
+
+
+async def test_a_part_of_a_folder_can_be_taken(ends: Ends, tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", {"a.jpg": b"one", "b.txt": b"two", "c/d.jpg": b"three"})
+    serving = asyncio.create_task(ends.receiving.serve(wants=lambda path: path.endswith(".jpg")))
+
+    assert await ends.sending.send(tree, make_tree(tmp_path, {"e.jpg": b"four"}) / "e.jpg")
+    assert not await ends.sending.send(make_tree(tmp_path, {"f.txt": b"five"}) / "f.txt")
+    ends.sending.session.close()
+    await serving
+
+    assert read_tree(ends.receiving.folder) == {"tree/a.jpg": b"one", "tree/c/d.jpg": b"three", "e.jpg": b"four"}
+    assert "not wanted" in ends.sending.failed["f.txt"]
+    assert sorted(item.files for item in ends.sending.stored) == [1, 2]
+
+
+async def test_links_are_sent_if_both_sides_want_them(ends: Ends, tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", {"a/b": b"one"})
+    (tree / "in").symlink_to("a/b")
+    (tree / "out").symlink_to("../x")
+    serving = asyncio.create_task(ends.receiving.serve(keep_links=True))
+
+    assert await ends.sending.send(tree, keep_links=True)
+    ends.sending.session.close()
+    await serving
+
+    assert sorted(path.name for path in (ends.receiving.folder / "tree").iterdir()) == ["a", "in"]
+    assert str((ends.receiving.folder / "tree" / "in").readlink()) == "a/b"
+    assert ends.receiving.stored[0].left_out == ("tree/out",)
+    assert ends.receiving.progress.incomplete == 1
+
+
+async def test_a_folder_with_something_unreadable_arrives_without_it_and_that_is_said(
+    ends: Ends, tmp_path: Path
+) -> None:
+    tree = make_tree(tmp_path / "tree", {"0": os.urandom(3 * CHUNK_SIZE), "log": b"one", "z": b"two"})
+    serving = asyncio.create_task(ends.receiving.serve())
+    sending = asyncio.create_task(ends.sending.send(tree, limit=RateLimit(10 * CHUNK_SIZE)))
+
+    await ends.sending.begun.wait()
+    (tree / "log").write_bytes(b"more than before")
+    assert not await sending
+    ends.sending.session.close()
+    await serving
+
+    assert sorted(read_tree(ends.receiving.folder)) == ["tree/0", "tree/z"]
+    assert [left_out.path for left_out in ends.sending.stored[0].left_out] == [str(tree / "log")]
+    assert ends.receiving.stored[0].left_out == ("tree/log",)
+
+
+@pytest_asyncio.fixture
+async def restart(tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[Ends]]]:
+    """Return a function that makes another session between the same two nodes."""
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    async with (
+        STTNode(node_seed=b"1" * 32, shared_seed=b"s" * 32) as one,
+        STTNode(node_seed=b"2" * 32, shared_seed=b"s" * 32) as two,
+    ):
+        [url] = await two.listen(f"memory://transfer-{next(NAMES)}")
+        sessions = two.sessions()
+
+        async def make() -> Ends:
+            session = await one.connect(url)
+            return Ends(Sending(session), Receiving(await anext(aiter(sessions)), folder))
+
+        yield make
+
+
+async def test_an_interrupted_transfer_goes_on_in_another_session(
+    restart: Callable[[], Awaitable[Ends]], tmp_path: Path
+) -> None:
+    contents = {"a": os.urandom(20), "b/large": os.urandom(20 * CHUNK_SIZE), "c": b"last"}
+    tree = make_tree(tmp_path / "tree", contents)
+    first = await restart()
+    serving = asyncio.create_task(first.receiving.serve())
+    sending = asyncio.create_task(first.sending.send(tree, limit=RateLimit(40 * CHUNK_SIZE)))
+    await first.sending.reached(5 * CHUNK_SIZE)
+    first.sending.session.close(CANCELLED, "broken off")
+    await serving
+    assert not await sending
+
+    second = await restart()
+    serving = asyncio.create_task(second.receiving.serve())
+    assert await second.sending.send(tree)
+    second.sending.session.close()
+    await serving
+
+    assert read_tree(second.receiving.folder / "tree") == contents
+    (sent,), (received,) = second.sending.stored, second.receiving.stored
+    assert sent.resumed == received.resumed
+    assert 4 * CHUNK_SIZE < sent.resumed < 20 * CHUNK_SIZE
+    assert second.receiving.unfinished == []
+
+
+async def test_a_newer_session_takes_an_item_over_from_one_that_seems_to_live(
+    restart: Callable[[], Awaitable[Ends]], source: Callable[[str, bytes], Path]
+) -> None:
+    path = source("big", data := os.urandom(20 * CHUNK_SIZE))
+    first, second = await restart(), await restart()
+    with Inbox(first.receiving.folder) as inbox:
+        receiver = FileReceiver(
+            inbox,
+            stored=first.receiving.stored.append,
+            failed=lambda *failed: first.receiving.failed.append(failed[1:]),
+        )
+        serving = [
+            asyncio.create_task(receiver.serve(ends.receiving.session, ends.receiving.progress))
+            for ends in (first, second)
+        ]
+        sending = asyncio.create_task(first.sending.send(path, limit=RateLimit(40 * CHUNK_SIZE)))
+        await first.sending.reached(5 * CHUNK_SIZE)
+
+        assert await second.sending.send(path)
+        assert not await sending
+        second.sending.session.close()
+        await asyncio.gather(*serving)
+
+    assert first.receiving.files == {"big": data}
+    assert "newer session" in first.sending.failed["big"]
+    assert second.sending.stored[0].resumed > 3 * CHUNK_SIZE
+
+
+async def test_the_same_item_twice_at_a_time_in_one_session_is_refused_once(
+    ends: Ends, source: Callable[[str, bytes], Path]
+) -> None:
+    path = source("a", os.urandom(3 * CHUNK_SIZE))
+    serving = asyncio.create_task(ends.receiving.serve())
+
+    assert not await ends.sending.send(path, path, limit=RateLimit(20 * CHUNK_SIZE))
+    ends.sending.session.close()
+    await serving
+
+    assert len(ends.sending.stored) == 1
+    assert "on its way already" in ends.sending.failed["a"]
 
 
 # A receiver against a sender that does not keep the rules
@@ -298,9 +473,22 @@ async def offer_by_hand(session: STTSession, *parts: bytes, label: str = STREAM_
     return stream
 
 
+def offer_of(name: str, size: int, /, **fields: Any) -> bytes:
+    """Return the offer of a file and its manifest."""
+    manifest = encode_manifest([Entry(kind=EntryKind.FILE, name=name, size=size)])
+    offer = {"entries": 1, "manifest_size": len(manifest), "size": size, "disk_size": size} | fields
+    return Offer(**offer).encode() + manifest
+
+
+def chunk_of(data: bytes, sha3_256: bytes | None = None) -> bytes:
+    """Return the records of the only file, in one chunk."""
+    return encode_file_start(0, 0) + encode_chunk_head(len(data)) + data + (sha3_256 or sha3(data))
+
+
 async def last_answer(stream: STTStream) -> Answer:
     answer = Answer.decode(await read_message(stream))
     if answer.status is TransferStatus.ACCEPTED:
+        await stream.receive_exactly(PlanSize.decode(await read_message(stream)).size)
         answer = Answer.decode(await read_message(stream))
     return answer
 
@@ -311,12 +499,17 @@ async def last_answer(stream: STTStream) -> Answer:
         ((b"\x00\x00",), TransferStatus.MALFORMED),
         ((b"\xff\xff",), TransferStatus.MALFORMED),
         ((b"\x00\x03abc",), TransferStatus.MALFORMED),
-        ((Digest(bytes(32)).encode(),), TransferStatus.MALFORMED),
-        ((Offer(name="a", size=3).encode(), b"ab"), TransferStatus.MALFORMED),
-        ((Offer(name="a", size=3).encode(), b"abc"), TransferStatus.MALFORMED),
-        ((Offer(name="a", size=3).encode(), b"abc", b"\x00\x01\x00"), TransferStatus.MALFORMED),
-        ((Offer(name="a", size=3).encode(), b"abc", Digest(sha3(b"abd")).encode()), TransferStatus.MISMATCH),
-        ((Offer(name="a", size=1 << 60).encode(),), TransferStatus.NO_SPACE),
+        ((PlanSize(1).encode(),), TransferStatus.MALFORMED),
+        ((offer_of("a", 3)[:-1],), TransferStatus.MALFORMED),
+        ((offer_of("a", 3, entries=2),), TransferStatus.MALFORMED),
+        ((offer_of("a", 3, size=4),), TransferStatus.MALFORMED),
+        ((offer_of("a", 3, entries=MAX_ENTRIES, manifest_size=1 << 26),), TransferStatus.MALFORMED),
+        ((offer_of("a", 3), chunk_of(b"abc")[:-33]), TransferStatus.MISMATCH),
+        ((offer_of("a", 3), chunk_of(b"abcd")), TransferStatus.MALFORMED),
+        ((offer_of("a", 3), b"\x00"), TransferStatus.MALFORMED),
+        ((offer_of("a", 3),), TransferStatus.MISMATCH),
+        ((offer_of("a", 3), chunk_of(b"abc", sha3(b"abd"))), TransferStatus.MISMATCH),
+        ((offer_of("a", 1 << 60),), TransferStatus.NO_SPACE),
     ],
 )
 async def test_a_transfer_against_the_rules_is_refused_and_leaves_nothing(
@@ -340,9 +533,8 @@ async def test_a_transfer_against_the_rules_is_refused_and_leaves_nothing(
 async def test_a_hostile_name_stays_in_the_folder(ends: Ends) -> None:
     serving = asyncio.create_task(ends.receiving.serve())
 
-    stream = await offer_by_hand(
-        ends.sending.session, Offer(name="../../\x1b[2J/..\\.evil", size=1).encode(), b"x", Digest(sha3(b"x")).encode()
-    )
+    stream = await offer_by_hand(ends.sending.session, offer_of("../../\x1b[2J/..\\.evil", 1), chunk_of(b"x"))
+    stream.end()
     answer = await last_answer(stream)
     ends.sending.session.close()
     await serving
@@ -351,7 +543,7 @@ async def test_a_hostile_name_stays_in_the_folder(ends: Ends) -> None:
     assert ends.receiving.files == {"_evil": b"x"}
 
 
-@pytest.mark.parametrize("label", ["", "stt-file/2", "video"])
+@pytest.mark.parametrize("label", ["", "stt-transfer/2", "video"])
 async def test_a_stream_of_another_kind_is_broken_off(ends: Ends, label: str) -> None:
     serving = asyncio.create_task(ends.receiving.serve())
 
@@ -367,7 +559,7 @@ async def test_a_stream_of_another_kind_is_broken_off(ends: Ends, label: str) ->
 async def test_a_stream_that_is_reset_leaves_nothing(ends: Ends) -> None:
     serving = asyncio.create_task(ends.receiving.serve())
 
-    stream = await offer_by_hand(ends.sending.session, Offer(name="a", size=10).encode(), b"half")
+    stream = await offer_by_hand(ends.sending.session, offer_of("a", 10), chunk_of(b"half"))
     assert Answer.decode(await read_message(stream)).status is TransferStatus.ACCEPTED
     stream.reset(0xFFFFFFFF)
     with contextlib.suppress(StreamClosed):
@@ -383,10 +575,10 @@ async def test_a_stream_that_is_reset_leaves_nothing(ends: Ends) -> None:
 async def test_a_session_has_a_bound_of_files_on_their_way(ends: Ends) -> None:
     serving = asyncio.create_task(ends.receiving.serve())
 
-    for number in range(FILES_AT_ONCE):
-        stream = await offer_by_hand(ends.sending.session, Offer(name=str(number), size=10).encode())
+    for number in range(ITEMS_AT_ONCE):
+        stream = await offer_by_hand(ends.sending.session, offer_of(str(number), 10))
         assert Answer.decode(await read_message(stream)).status is TransferStatus.ACCEPTED
-    stream = await offer_by_hand(ends.sending.session, Offer(name="one more", size=10).encode())
+    stream = await offer_by_hand(ends.sending.session, offer_of("one more", 10))
 
     assert Answer.decode(await read_message(stream)).status is TransferStatus.BUSY
     ends.sending.session.close()
@@ -400,7 +592,8 @@ async def test_a_session_whose_files_are_all_stored_is_closed_if_the_sender_forg
     monkeypatch.setattr(receiver_module, "FAREWELL_TIMEOUT", 0.01)
     serving = asyncio.create_task(ends.receiving.serve())
 
-    stream = await offer_by_hand(ends.sending.session, Offer(name="a", size=0).encode(), Digest(sha3(b"")).encode())
+    stream = await offer_by_hand(ends.sending.session, offer_of("a", 0), encode_file_start(0, 0))
+    stream.end()
     assert (await last_answer(stream)).status is TransferStatus.STORED
     await serving
 
@@ -421,6 +614,7 @@ async def answer_by_hand(session: STTSession, *parts: bytes, end: bool = True) -
 
 
 ACCEPTED = Answer(status=TransferStatus.ACCEPTED).encode()
+ALL = PlanSize(0).encode()
 
 
 @pytest.mark.parametrize(
@@ -430,11 +624,16 @@ ACCEPTED = Answer(status=TransferStatus.ACCEPTED).encode()
         ((b"\x00\x01\x00",), "otherwise than a receiver"),
         ((b"SSH-2.0-x\r\n",), "otherwise than a receiver"),
         ((ACCEPTED,), "ended where a message was to come"),
-        ((ACCEPTED, ACCEPTED), "accepted"),
+        ((ACCEPTED, ACCEPTED), "otherwise than a receiver"),
+        ((ACCEPTED, PlanSize(5).encode(), bytes(4)), "otherwise than a receiver"),
+        ((ACCEPTED, PlanSize(5).encode(), b"\x00\x00\x00\x09\x00"), "otherwise than a receiver"),
+        ((ACCEPTED, ALL), "ended where a message was to come"),
+        ((ACCEPTED, ALL, ACCEPTED), "accepted"),
         ((Answer(status=TransferStatus.BUSY).encode(),), "busy"),
         ((Answer(status=TransferStatus.NO_SPACE, text="full up").encode(),), "full up"),
-        ((ACCEPTED, Answer(status=TransferStatus.MISMATCH, text="other bytes").encode()), "other bytes"),
-        ((Answer(status=TransferStatus.STORED, sha3_256=bytes(32)).encode(),), "confirmed other bytes"),
+        ((ACCEPTED, ALL, Answer(status=TransferStatus.MISMATCH, text="other bytes").encode()), "other bytes"),
+        ((Answer(status=TransferStatus.STORED, sha3_256=bytes(32)).encode(),), "before it came"),
+        ((ACCEPTED, ALL, Answer(status=TransferStatus.STORED, sha3_256=bytes(32)).encode()), "confirmed other bytes"),
     ],
 )
 async def test_an_answer_against_the_rules_is_no_success(
@@ -460,11 +659,10 @@ async def test_a_peer_that_answers_nothing_is_taken_for_one_that_receives_no_fil
 
 
 async def test_a_peer_that_breaks_off_in_the_middle_is_heard(ends: Ends, source: Callable[[str, bytes], Path]) -> None:
-    path = source("big", b"")
-    os.truncate(path, 1 << 30)
+    path = source("big", os.urandom(64 * CHUNK_SIZE))
     sending = asyncio.create_task(ends.sending.send(path))
 
-    stream = await answer_by_hand(ends.receiving.session, ACCEPTED, end=False)
+    stream = await answer_by_hand(ends.receiving.session, ACCEPTED, ALL, end=False)
     await stream.receive()
     stream.stop(TransferStatus.NO_SPACE.stream_code)
     await stream.send(Answer(status=TransferStatus.NO_SPACE, text="the disk is full now").encode())

@@ -1,10 +1,11 @@
-"""The messages of the file transfer as bytes and values: one file a stream, both ways within bounds.
+"""The messages of the file transfer as bytes and values: what is offered, and what becomes of it.
 
-    sender -> receiver   OFFER, the file's bytes, DIGEST, end of stream
-    receiver -> sender   ANSWER (accepted), ANSWER (stored), end of stream; or one ANSWER with the reason of a refusal
+    sender -> receiver   OFFER, manifest, records, end of stream
+    receiver -> sender   ANSWER (accepted), PLAN, plan, ANSWER (stored), end of stream; or an ANSWER with a refusal
 
 A message is its length as two bytes, big-endian, and that many bytes of a dict in STT serialization. Keys that are not
-known are ignored, so that a later version may add some; one that must break the rules takes another label.
+known are ignored, so that a later version may add some; one that must break the rules takes another label. Manifest,
+plan and records have modules of their own.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
     from stt_core.interfaces import Buffer
 
-STREAM_LABEL: Final = "stt-file/1"
-"""The label of a stream that carries one file; the number is the protocol's version."""
+STREAM_LABEL: Final = "stt-transfer/1"
+"""The label of a stream that carries one file or folder; the number is the protocol's version."""
 
 LENGTH: Final = struct.Struct(">H")
 """What precedes each message."""
@@ -32,35 +33,46 @@ LENGTH: Final = struct.Struct(">H")
 MAX_MESSAGE_SIZE: Final = 1024
 """Bytes of the longest message, its length not counted."""
 
-MAX_NAME_SIZE: Final = 512
-"""Bytes of UTF-8 of the longest name that can be offered; the receiver shortens it further."""
-
 MAX_TEXT_SIZE: Final = 256
 """Bytes of UTF-8 of the longest text in an answer."""
 
-MAX_FILE_SIZE: Final = (1 << 63) - 1
-"""Bytes of the largest file: what file systems count to."""
+MAX_ENTRIES: Final = 1 << 18
+"""Files, folders and links of one item; what either side keeps of each is some 900 bytes."""
 
-MAX_FILE_COUNT: Final = (1 << 32) - 1
-"""Files that one sender can announce for a session."""
+MAX_MANIFEST_SIZE: Final = 64 * 1024 * 1024
+"""Bytes of the longest manifest."""
+
+MAX_PLAN_SIZE: Final = 64 * 1024 * 1024
+"""Bytes of the longest plan."""
+
+MAX_SIZE: Final = (1 << 63) - 1
+"""Bytes of the largest item: what file systems count to."""
+
+MAX_ITEM_COUNT: Final = (1 << 32) - 1
+"""Items that one sender can announce for a session."""
 
 DIGEST_SIZE: Final = 32
 """Bytes of a SHA3-256."""
+
+ITEM_ID_SIZE: Final = 16
+"""Bytes of what a sender calls an item, to find it again after an interruption."""
 
 
 class TransferStatus(IntEnum):
     """What a receiver answers, and why a stream of a transfer was reset."""
 
-    ACCEPTED = 0  #: the file is wanted, its bytes may come
-    STORED = 1  #: the file is whole, checked and under its name on disk
-    BUSY = 2  #: the receiver takes files of another sender only, or too many at a time
-    NO_SPACE = 3  #: the disk is full, or would be
-    NOT_WRITABLE = 4  #: the file cannot be created or written
+    ACCEPTED = 0  #: the item is wanted; the plan says which parts of it
+    STORED = 1  #: the item is whole, checked and under its name on disk
+    BUSY = 2  #: the receiver takes items of another sender only, too many at a time, or has this one on its way
+    NO_SPACE = 3  #: the disk or the quota is full, or would be
+    NOT_WRITABLE = 4  #: something cannot be created or written
     MISMATCH = 5  #: the bytes that came do not have the SHA3-256 that was announced
     MALFORMED = 6  #: what came is not this protocol
     UNSUPPORTED = 7  #: the receiver does not know this version of the protocol
     CHANGED = 8  #: the file changed, or could not be read on, while it was sent
     CANCELLED = 9  #: whoever runs this side ended it
+    EXISTS = 10  #: something of that name is there, and is to be kept
+    UNWANTED = 11  #: the receiver does not want it
 
     @property
     def stream_code(self) -> int:
@@ -70,23 +82,32 @@ class TransferStatus(IntEnum):
 
 @attrs.frozen(kw_only=True)
 class Offer:
-    """The file that a stream is about to carry."""
+    """The file or folder that a stream is about to carry; its manifest follows."""
 
-    name: str
-    """As the sender calls it; hostile until cleaned."""
+    entries: int
+    """Files, folders and links that the manifest lists."""
+
+    manifest_size: int
+    """Bytes of the manifest."""
 
     size: int
-    """Bytes of the file."""
+    """Bytes of all files together."""
+
+    disk_size: int
+    """Bytes that they take on the sender's disk: less than ``size`` if they have holes. For advice only."""
+
+    item_id: bytes = b""
+    """The same when the same item is offered again; empty if nothing is to be kept of an interrupted transfer."""
 
     index: int = 0
     """Which one of ``count`` it is, from 0."""
 
     count: int = 1
-    """Files that the sender means to send in this session, so that the receiver knows when all are there."""
+    """Items that the sender means to send in this session, so that the receiver knows when all are there."""
 
     def encode(self) -> bytes:
         """Return the message, its length in front."""
-        return _encoded({"name": self.name, "size": self.size, "index": self.index, "count": self.count})
+        return _encoded(attrs.asdict(self))
 
     @classmethod
     def decode(cls, body: Buffer) -> Self:
@@ -96,45 +117,48 @@ class Offer:
             FrameError: The bytes are no offer.
         """
         fields = _fields(body)
-        count = _integer(fields, "count", 1, MAX_FILE_COUNT)
+        count = _integer(fields, "count", 1, MAX_ITEM_COUNT)
         return cls(
-            name=_text(fields, "name", MAX_NAME_SIZE),
-            size=_integer(fields, "size", 0, MAX_FILE_SIZE),
+            entries=_integer(fields, "entries", 1, MAX_ENTRIES),
+            manifest_size=_integer(fields, "manifest_size", 1, MAX_MANIFEST_SIZE),
+            size=_integer(fields, "size", 0, MAX_SIZE),
+            disk_size=_integer(fields, "disk_size", 0, MAX_SIZE),
+            item_id=_bytes(fields, "item_id", (0, ITEM_ID_SIZE)),
             index=_integer(fields, "index", 0, count - 1),
             count=count,
         )
 
 
 @attrs.frozen
-class Digest:
-    """What the bytes that were sent hash to."""
+class PlanSize:
+    """How many bytes of the plan follow; it comes after ``ACCEPTED``, once the receiver knows what it has."""
 
-    sha3_256: bytes
+    size: int
 
     def encode(self) -> bytes:
         """Return the message, its length in front."""
-        return _encoded({"sha3_256": self.sha3_256})
+        return _encoded({"size": self.size})
 
     @classmethod
     def decode(cls, body: Buffer) -> Self:
         """Return the value of a message without its length.
 
         Raises:
-            FrameError: The bytes are no digest.
+            FrameError: The bytes are no such message.
         """
-        return cls(_digest(_fields(body)))
+        return cls(_integer(_fields(body), "size", 0, MAX_PLAN_SIZE))
 
 
 @attrs.frozen(kw_only=True)
 class Answer:
-    """What the receiver says to an offer, and in the end to the file."""
+    """What the receiver says to an offer, and in the end to the item."""
 
     status: TransferStatus
     text: str = ""
     """The reason of a refusal, for people."""
 
     sha3_256: bytes = b""
-    """With ``STORED``: what the receiver found the stored bytes to hash to."""
+    """With ``STORED``: the digest of the item as the receiver found it."""
 
     def encode(self) -> bytes:
         """Return the message, its length in front."""
@@ -161,7 +185,7 @@ class Answer:
         return cls(
             status=status,
             text=_text(fields, "text", MAX_TEXT_SIZE) if "text" in fields else "",
-            sha3_256=_digest(fields) if status is TransferStatus.STORED else b"",
+            sha3_256=_bytes(fields, "sha3_256", (DIGEST_SIZE,)) if status is TransferStatus.STORED else b"",
         )
 
 
@@ -212,8 +236,8 @@ def _text(fields: Mapping[str, Any], key: str, max_size: int) -> str:
     return value
 
 
-def _digest(fields: Mapping[str, Any]) -> bytes:
-    value = fields.get("sha3_256")
-    if not isinstance(value, bytes) or len(value) != DIGEST_SIZE:
-        raise FrameError(f"sha3_256 is not {DIGEST_SIZE} bytes")
+def _bytes(fields: Mapping[str, Any], key: str, sizes: tuple[int, ...]) -> bytes:
+    value = fields.get(key)
+    if not isinstance(value, bytes) or len(value) not in sizes:
+        raise FrameError(f"{key} is not {' or '.join(map(str, sizes))} bytes")
     return value

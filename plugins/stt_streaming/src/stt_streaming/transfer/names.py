@@ -1,6 +1,7 @@
-"""The name under which a received file may be stored: any text becomes one harmless file name.
+"""The names under which received files may be stored, and where a received symbolic link may lead.
 
-The same text gives the same name on every platform, since folders are shared, copied and carried between them.
+Any text becomes one harmless file name; the same text gives the same name on every platform, since folders are shared,
+copied and carried between them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _DEVICE_NAMES: Final = frozenset(
 )
 
 
-def clean_name(name: str) -> str:
+def clean_name(name: str, *, hidden: bool = False) -> str:
     r"""Return a file name made from what a peer calls its file.
 
     What precedes the last ``/`` or ``\`` is dropped; unprintable characters and those that Windows reserves become
@@ -43,12 +44,17 @@ def clean_name(name: str) -> str:
     devices get a ``_`` in front. The result is in Unicode's NFC and at most ``MAX_NAME_SIZE`` bytes long, its extension
     kept.
 
-    The result is never empty, and cleaning it again changes nothing.
+    Args:
+        name: Any text.
+        hidden: Whether leading dots stay, as is right for what lies inside a received folder.
+
+    Returns:
+        The name, never empty; cleaning it again changes nothing.
     """
     name = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
     name = unicodedata.normalize("NFC", name)
     name = "".join(_plain(character) for character in name)
-    name = _without_edges(name)
+    name = _without_edges(name, "-" if hidden else ".-")
     name = _beside_devices(name)
     # Cutting can bring out a device: "con", many blanks, then more.
     name = _beside_devices(_shortened(name))
@@ -61,6 +67,61 @@ def numbered_name(name: str, number: int) -> str:
     return f"{stem} ({number}){suffix}"
 
 
+class FolderNames:
+    """The names that entries of one item have in the folders of the receiver.
+
+    What differs only in case, or in the way that Unicode writes it, is one name on some file systems: all but the first
+    get a number, so that the same manifest gives the same names everywhere.
+    """
+
+    def __init__(self) -> None:
+        self._next_numbers: dict[tuple[int, str], int] = {}
+
+    def claim(self, folder: int, name: str) -> str:
+        """Return the cleaned name for an entry of a folder, which no other entry there has.
+
+        Args:
+            folder: The index of the folder.
+            name: As the sender calls the entry.
+        """
+        cleaned = clean_name(name, hidden=True)
+        base = (folder, _folded(cleaned))
+        number = self._next_numbers.get(base, 0)
+        chosen, key = cleaned, base
+        # A number is tried once for each base, so that many equal names take no more than linear time.
+        while key in self._next_numbers:
+            chosen = numbered_name(cleaned, number)
+            key = (folder, _folded(chosen))
+            number += 1
+        self._next_numbers[base] = max(number, 1)
+        self._next_numbers.setdefault(key, 1)
+        return chosen
+
+
+def is_inside(target: str, depth: int) -> bool:
+    """Return whether a symbolic link leads nowhere out of the folder that was received.
+
+    It may climb first and then descend, but not climb again: what it descends through may be another link, from which
+    ``..`` leads elsewhere than the text says.
+
+    Args:
+        target: Where the link points.
+        depth: Folders between the received one and the one with the link; 0 if the link lies in the received folder.
+    """
+    if not target or any(unicodedata.category(character) in _UNSHOWN_CATEGORIES for character in target):
+        return False
+    parts = target.replace("\\", "/").split("/")
+    climbed = 0
+    while climbed < len(parts) and parts[climbed] == "..":
+        climbed += 1
+    # An empty part begins an absolute path, a colon ends a drive letter.
+    return climbed <= depth and not any(part in ("", ".", "..") or ":" in part for part in parts[climbed:])
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
+
+
 def _plain(character: str) -> str:
     category = unicodedata.category(character)
     if category == "Zs":
@@ -70,10 +131,10 @@ def _plain(character: str) -> str:
     return character
 
 
-def _without_edges(name: str) -> str:
+def _without_edges(name: str, replaced: str) -> str:
     # Windows drops trailing dots and blanks by itself, and would so make one name of two.
     name = name.lstrip(_DROPPED_IN_FRONT).rstrip(_DROPPED_AT_THE_END)
-    kept = name.lstrip(".-")
+    kept = name.lstrip(replaced)
     return _REPLACEMENT * (len(name) - len(kept)) + kept
 
 

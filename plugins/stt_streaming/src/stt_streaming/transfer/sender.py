@@ -1,160 +1,241 @@
-"""Sends files over a session: each on a stream of its own, reported only once the receiver has stored it."""
+"""Sends files and folders over a session: each on a stream of its own, reported once the receiver has stored it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import time
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from stt_core.errors import FrameError, SessionClosed, StreamClosed
+from stt_core.errors import FrameError, IncompleteRead, SessionClosed, StreamClosed
 from stt_streaming.transfer.errors import TransferError
-from stt_streaming.transfer.messages import STREAM_LABEL, Answer, Digest, Offer, TransferStatus
-from stt_streaming.transfer.source import SourceFile
-from stt_streaming.transfer.streams import read_message, reason_of_reset
+from stt_streaming.transfer.manifest import encode_manifest
+from stt_streaming.transfer.messages import STREAM_LABEL, Answer, Offer, PlanSize, TransferStatus
+from stt_streaming.transfer.plan import decode_plan
+from stt_streaming.transfer.records import CHUNK_SIZE
+from stt_streaming.transfer.source import LeftOut, SourceItem
+from stt_streaming.transfer.streams import read_message, reason_of_reset, show_nothing
 from stt_streaming.transfer.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from stt_core import STTSession, STTStream
+    from stt_streaming.transfer.rate import RateLimit
+    from stt_streaming.transfer.streams import Progress
 
-READ_SIZE: Final = 1024 * 1024
-"""Bytes of one read: the switch to a thread, some 100 us, is then little beside the hashing, some 2 ms."""
-
-UNCONFIRMED_LIMIT: Final = 4
-"""Files that may wait for the receiver's word, while the next is sent: hides round trips and the syncing of disks."""
+UNCONFIRMED_LIMIT: Final = 5
+"""Items that may be offered or wait for the receiver's word: hides round trips and the syncing of disks."""
 
 ANSWER_TIMEOUT: Final = 30.0
 """Seconds until a peer that does not answer an offer is taken for one that receives no files."""
 
+SLOWEST_RATE: Final = 16 * 1024
+"""Bytes of a manifest for which a peer gets another second to answer."""
+
 
 @attrs.frozen(kw_only=True)
-class SentFile:
-    """A file that the receiver has stored and confirmed."""
+class SentItem:
+    """A file or folder that the receiver has stored and confirmed."""
 
     name: str
+    is_folder: bool
+    files: int
+    """Files and links that were sent; 1 for a file."""
+
     size: int
+    """Bytes of these."""
+
+    resumed: int
+    """Bytes of these that the receiver had from an earlier attempt."""
+
     sha3_256: bytes
+    """The digest of a file; of a folder, that of the digests of its files in the order of the manifest."""
+
+    left_out: tuple[LeftOut, ...]
+    """What was found in the folder and is missing at the receiver."""
+
     seconds: float
     """From the offer to the confirmation."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether all that was meant to be sent was."""
+        return all(left_out.by_choice for left_out in self.left_out)
+
 
 class FileSender:
-    """Sends files over one session.
+    """Sends files and folders over one session.
 
     Args:
         session: A session whose peer receives files.
-        stored: Told of each file that the receiver has confirmed.
-        failed: Told of each file that it has not, and why.
-        progress: Shows the sending of one file, as :meth:`~stt_core.interfaces.command.CommandContext.progress` does.
+        stored: Told of each item that the receiver has confirmed.
+        failed: Told of each item that it has not, and why.
+        progress: Shows the sending of one item, as :meth:`~stt_core.interfaces.command.CommandContext.progress` does.
+        limit: How fast bytes may go; unless given, as fast as they can.
+        keep_links: Whether symbolic links in folders are sent as such; else they are left out.
+        resume: Whether the receiver goes on with what it has of an item, and keeps it when this is interrupted.
     """
 
     def __init__(
         self,
         session: STTSession,
         *,
-        stored: Callable[[SentFile], None],
+        stored: Callable[[SentItem], None],
         failed: Callable[[Path, Exception], None],
-        progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] | None = None,
+        progress: Progress = show_nothing,
+        limit: RateLimit | None = None,
+        keep_links: bool = False,
+        resume: bool = True,
     ) -> None:
         self._session = session
         self._stored = stored
         self._failed = failed
-        self._progress = progress or _show_nothing
+        self._progress = progress
+        self._limit = limit
+        self._keep_links = keep_links
+        self._resume = resume
 
     async def send(self, paths: Sequence[Path]) -> bool:
-        """Send files, the bytes of one after those of another.
+        """Send files and folders, the bytes of one after those of another.
 
-        A file that fails does not hinder the others, unless the session has ended.
+        An item that fails does not hinder the others, unless the session has ended.
 
         Returns:
-            Whether all of them were confirmed.
+            Whether all of them were confirmed, with all that is in them.
         """
         window = asyncio.Semaphore(UNCONFIRMED_LIMIT)
         async with asyncio.TaskGroup() as group:
             tasks = []
+            turn = asyncio.Event()
+            turn.set()
             for index, path in enumerate(paths):
                 await window.acquire()
-                handed_over = asyncio.Event()
-                task = group.create_task(self._send_one(path, index, len(paths), handed_over))
+                sending = _Sending(path, index, len(paths), turn)
+                task = group.create_task(self._send_one(sending))
                 task.add_done_callback(lambda _: window.release())
                 tasks.append(task)
-                await handed_over.wait()
+                turn = sending.handed_over
         return all(task.result() for task in tasks)
 
     # Internals
 
-    async def _send_one(self, path: Path, index: int, count: int, handed_over: asyncio.Event) -> bool:
+    async def _send_one(self, sending: _Sending) -> bool:
         try:
-            sent = await self._transfer(SourceFile(path), index, count, handed_over)
+            sent = await self._transfer(sending)
         except (TransferError, StreamClosed, SessionClosed) as error:
-            self._failed(path, error)
+            self._failed(sending.path, error)
             return False
         finally:
-            handed_over.set()
+            # Not before the turn has come: it is that of the next one then.
+            await sending.turn.wait()
+            sending.handed_over.set()
         self._stored(sent)
-        return True
+        return sent.complete
 
-    async def _transfer(self, source: SourceFile, index: int, count: int, handed_over: asyncio.Event) -> SentFile:
+    async def _transfer(self, sending: _Sending) -> SentItem:
         started_at = time.monotonic()
+        batch_size = CHUNK_SIZE if self._limit is None else min(CHUNK_SIZE, self._limit.burst_size)
+        item = SourceItem(sending.path, keep_links=self._keep_links, batch_size=batch_size)
         try:
-            await in_thread(source.open)
-            offer = Offer(name=source.name, size=source.size, index=index, count=count)
-            stream = await self._session.open_stream(label=STREAM_LABEL)
-            sending = asyncio.create_task(self._send_bytes(stream, offer, source, handed_over))
-            answering = asyncio.create_task(_wait_stored(stream))
-            try:
-                await asyncio.wait((sending, answering), return_when=asyncio.FIRST_EXCEPTION)
-                _raise_first_error(answering, sending)
-            except BaseException as error:
-                status = error.status if isinstance(error, TransferError) else TransferStatus.CANCELLED
-                stream.reset(status.stream_code)
-                raise
-            finally:
-                sending.cancel()
-                answering.cancel()
-                await asyncio.gather(sending, answering, return_exceptions=True)
+            await in_thread(item.scan)
+            digest = await self._offer(sending, item)
         finally:
-            source.close()
-        if not hmac.compare_digest(sending.result(), answering.result()):
+            await in_thread(item.close)
+        if not hmac.compare_digest(item.digest(), digest):
             raise TransferError(TransferStatus.MISMATCH, "the receiver confirmed other bytes than were sent")
-        return SentFile(
-            name=source.name, size=source.size, sha3_256=answering.result(), seconds=time.monotonic() - started_at
+        return SentItem(
+            name=item.name,
+            is_folder=item.is_folder,
+            files=item.sent_files,
+            size=item.done,
+            resumed=item.resumed,
+            sha3_256=digest,
+            left_out=tuple(item.left_out),
+            seconds=time.monotonic() - started_at,
         )
 
-    async def _send_bytes(
-        self, stream: STTStream, offer: Offer, source: SourceFile, handed_over: asyncio.Event
-    ) -> bytes:
-        reading = asyncio.create_task(in_thread(source.read, READ_SIZE))
+    async def _offer(self, sending: _Sending, item: SourceItem) -> bytes:
+        """Send one item over a stream of its own; return the digest that the receiver confirms."""
+        manifest = await in_thread(encode_manifest, item.entries)
+        stream = await self._session.open_stream(label=STREAM_LABEL)
+        accepted = asyncio.Event()
+        bytes_going = asyncio.create_task(self._send_bytes(stream, sending, item, manifest, accepted))
+        timeout = ANSWER_TIMEOUT + len(manifest) / SLOWEST_RATE
+        answering = asyncio.create_task(_wait_stored(stream, item, accepted, timeout))
         try:
-            await stream.send(offer.encode())
-            with self._progress(offer.name, offer.size) as advance:
-                while data := await reading:
-                    reading = asyncio.create_task(in_thread(source.read, READ_SIZE))
-                    await stream.send(data)
-                    advance(len(data))
-            digest = await in_thread(source.digest)
-            await stream.send(Digest(digest).encode())
+            await asyncio.wait((bytes_going, answering), return_when=asyncio.FIRST_EXCEPTION)
+            _raise_first_error(answering, bytes_going)
+        except BaseException as error:
+            status = error.status if isinstance(error, TransferError) else TransferStatus.CANCELLED
+            stream.reset(status.stream_code)
+            raise
+        finally:
+            bytes_going.cancel()
+            answering.cancel()
+            await asyncio.gather(bytes_going, answering, return_exceptions=True)
+        return answering.result()
+
+    async def _send_bytes(
+        self, stream: STTStream, sending: _Sending, item: SourceItem, manifest: bytes, accepted: asyncio.Event
+    ) -> bytes:
+        try:
+            offer = Offer(
+                entries=len(item.entries),
+                manifest_size=len(manifest),
+                size=item.size,
+                disk_size=item.disk_size,
+                item_id=item.item_id if self._resume else b"",
+                index=sending.index,
+                count=sending.count,
+            )
+            await stream.send(offer.encode() + manifest)
+            await accepted.wait()
+            await sending.turn.wait()
+            with self._progress(item.name, item.size) as advance:
+                await self._send_records(stream, item, advance)
             stream.end()
         except StreamClosed:
             # The receiver wants no more of it: its answer, which is still to come, says why.
-            return b""
+            pass
+        finally:
+            if sending.turn.is_set():
+                sending.handed_over.set()
+        return b""
+
+    async def _send_records(self, stream: STTStream, item: SourceItem, advance: Callable[[int], None]) -> None:
+        shown = 0
+        reading = asyncio.create_task(in_thread(item.read))
+        try:
+            while (pieces := await reading) is not None:
+                done = item.done
+                reading = asyncio.create_task(in_thread(item.read))
+                if self._limit is not None:
+                    await self._limit.take(sum(map(len, pieces)))
+                for piece in pieces:
+                    await stream.send(piece)
+                advance(done - shown)
+                shown = done
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
-            handed_over.set()
-        return digest
 
 
-@contextlib.contextmanager
-def _show_nothing(_name: str, _size: int) -> Iterator[Callable[[int], None]]:
-    yield lambda _: None
+@attrs.frozen
+class _Sending:
+    """The place of one item among those that one call sends."""
+
+    path: Path
+    index: int
+    count: int
+    turn: asyncio.Event
+    """Set when the bytes of the items before have gone."""
+
+    handed_over: asyncio.Event = attrs.field(factory=asyncio.Event)
+    """Set when its own have, or never will."""
 
 
 def _raise_first_error(*tasks: asyncio.Task[bytes]) -> None:
@@ -163,18 +244,23 @@ def _raise_first_error(*tasks: asyncio.Task[bytes]) -> None:
             raise error
 
 
-async def _wait_stored(stream: STTStream) -> bytes:
-    """Return the SHA3-256 that the receiver confirms."""
+async def _wait_stored(stream: STTStream, item: SourceItem, accepted: asyncio.Event, timeout: float) -> bytes:
+    """Take the plan of the receiver, then return the digest that it confirms."""
     try:
-        async with asyncio.timeout(ANSWER_TIMEOUT):
+        async with asyncio.timeout(timeout):
             answer = Answer.decode(await read_message(stream))
         if answer.status is TransferStatus.ACCEPTED:
+            size = PlanSize.decode(await read_message(stream)).size
+            item.follow(decode_plan(await stream.receive_exactly(size), item.entries))
+            accepted.set()
             answer = Answer.decode(await read_message(stream))
+        elif answer.status is TransferStatus.STORED:
+            raise TransferError(TransferStatus.MALFORMED, "the peer confirmed the file before it came")
     except TimeoutError:
         raise TransferError(
             TransferStatus.CANCELLED, "the peer does not answer the offer: it seems to receive no files"
         ) from None
-    except FrameError as error:
+    except (FrameError, IncompleteRead) as error:
         raise TransferError(
             TransferStatus.MALFORMED, f"the peer answers otherwise than a receiver of files would: {error}"
         ) from error

@@ -1,14 +1,20 @@
-"""What both ends of a transfer do with a stream: read one message, and understand a reset."""
+"""What both ends of a transfer do alike: read one message, understand a reset, show progress or not."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
-from stt_core.errors import APPLICATION_CODES, FrameError, code_name
+from stt_core.errors import APPLICATION_CODES, FrameError, IncompleteRead, code_name
 from stt_streaming.transfer.messages import LENGTH, TransferStatus, message_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
     from stt_core import STTStream
+
+    Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 _REASONS: Final = {
     TransferStatus.BUSY: "the peer is busy with other files",
@@ -19,6 +25,8 @@ _REASONS: Final = {
     TransferStatus.UNSUPPORTED: "the peer takes no files, or speaks another version of the file transfer",
     TransferStatus.CHANGED: "the file changed, or could not be read on, at the peer",
     TransferStatus.CANCELLED: "cancelled by the peer",
+    TransferStatus.EXISTS: "something of that name is there already",
+    TransferStatus.UNWANTED: "the peer does not want it",
 }
 
 
@@ -32,7 +40,7 @@ async def read_message(stream: STTStream) -> bytes:
     """
     try:
         return await stream.receive_exactly(message_size(await stream.receive_exactly(LENGTH.size)))
-    except EOFError:
+    except IncompleteRead:
         raise FrameError("the stream ended where a message was to come") from None
 
 
@@ -43,3 +51,9 @@ def reason_of_reset(code: int) -> tuple[TransferStatus, str]:
     except ValueError:
         return TransferStatus.CANCELLED, f"the peer broke the stream off: {code_name(code)}"
     return status, _REASONS.get(status, "the peer broke the stream off")
+
+
+@contextlib.contextmanager
+def show_nothing(_name: str, _size: int) -> Iterator[Callable[[int], None]]:
+    """Show no progress, where nobody wants to see it."""
+    yield lambda _: None
