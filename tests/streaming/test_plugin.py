@@ -14,7 +14,7 @@ from stt_core import load_plugins
 def test_the_commands_are_offered_and_are_where_they_are_said_to_be() -> None:
     commands = load_plugins().commands
 
-    for name in ("send", "receive"):
+    for name in ("send", "receive", "pipe", "forward", "forward-server", "stream", "watch"):
         assert commands[name].help_text
         module, _, attribute = commands[name].target.partition(":")
         assert isinstance(getattr(importlib.import_module(module), attribute), click.Command)

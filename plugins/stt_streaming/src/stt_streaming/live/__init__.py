@@ -1,0 +1,1 @@
+"""Live streams: latency before completeness, from one publisher to several subscribers."""
