@@ -1,4 +1,4 @@
-"""A store in one SQLite file: `sqlite:///path`."""
+"""A store in one SQLite file: `acme:///path`."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class SQLiteStorage(StorageProvider):
     capabilities = StorageCapabilities(durable=True, atomic_commit=True, shared=True)
 
     def __init__(self, url: str) -> None:
-        self._path = url.removeprefix("sqlite://")
+        self._path = url.removeprefix("acme://")
         if self._path == url or not self._path.startswith("/"):
-            raise ConfigError(f"{url!r} is not sqlite:///path")
+            raise ConfigError(f"{url!r} is not acme:///path")
         self._thread: ThreadPoolExecutor | None = ThreadPoolExecutor(max_workers=1)
         self._database: sqlite3.Connection | None = None
 
@@ -129,4 +129,4 @@ def _put(database: sqlite3.Connection, key: bytes, value: bytes) -> Version:
 
 @hookimpl
 def stt_register_storage(register: Callable[[str, StorageFactory], None]) -> None:
-    register("sqlite", SQLiteStorage)
+    register("acme", SQLiteStorage)

@@ -21,7 +21,7 @@ class TestSQLiteStorage(StorageContract):
 
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
-        return f"sqlite://{tmp_path}/store"
+        return f"acme://{tmp_path}/store"
 
     @pytest.fixture
     def break_store(self, tmp_path: Path) -> Callable[[], None]:

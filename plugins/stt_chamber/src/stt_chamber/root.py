@@ -1,0 +1,155 @@
+"""The root of a chamber: the one record that changes, and so the whole state of it (reference, "Root")."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import struct
+from typing import Final
+
+import attrs
+from cryptography.exceptions import InvalidTag
+
+from stt_chamber.entries import Reference, Run, decode_run, encode_run
+from stt_chamber.errors import DamagedError
+from stt_chamber.keys import Keyring, open_once, seal_once
+from stt_chamber.objects import padded_size
+from stt_core import deserialize_stt, serialize_stt
+from stt_core.errors import SerializationError
+
+VERSION: Final = 1
+"""The version of the format."""
+
+DIGEST_SIZE: Final = 32
+"""Bytes of the SHA3-256 of a root."""
+
+_FRONT: Final = struct.Struct(">BI16s")
+_LENGTH: Final = struct.Struct(">I")
+
+
+class UnknownEpoch(DamagedError):
+    """The root is sealed under a data key that the header did not have when it was read."""
+
+
+@attrs.frozen
+class Position:
+    """One state in the history of a chamber; whoever remembers it notices when the store shows an earlier one."""
+
+    chamber_id: bytes
+    """16 random bytes: another chamber in its place is noticed, too."""
+    sequence: int
+    """Counts the states from 1."""
+    digest: bytes
+    """SHA3-256 of the root as it lies in the store."""
+
+
+@attrs.frozen
+class Root:
+    """One state of a chamber."""
+
+    sequence: int
+    """Counts the states from 1."""
+    previous: bytes
+    """The digest of the state before; 32 zero bytes where there was none."""
+    generation: int
+    """That of the header, at least: an older header is one that was put back."""
+    revision: int
+    """Changes of values so far."""
+    count: int
+    """Values that there are, expired ones among them."""
+    size: int
+    """Bytes of all these values."""
+    quota: int | None
+    """Bytes that there may be."""
+    fence: int
+    """The sequence of the last collection of orphans: objects that were begun before it may be gone."""
+    directories: tuple[Reference, ...]
+    """The list of the pages, twice, or not at all. Pages hold all entries but those of the segments and the tail."""
+    segments: tuple[Reference, ...]
+    """Runs of changes since the pages were written, oldest first."""
+    tail: Run = attrs.field(repr=False)
+    """The changes since the last segment."""
+
+    def seal(self, keyring: Keyring) -> bytes:
+        """Return the root as it lies in the store."""
+        front = serialize_stt(
+            [
+                self.sequence,
+                self.previous,
+                self.generation,
+                self.revision,
+                self.count,
+                self.size,
+                self.quota,
+                self.fence,
+                [directory.encode() for directory in self.directories],
+                [segment.encode() for segment in self.segments],
+            ]
+        )
+        content = _LENGTH.pack(len(front)) + front + encode_run(self.tail)
+        plain = _LENGTH.pack(len(content)) + content
+        head = _FRONT.pack(VERSION, keyring.epoch, secrets.token_bytes(16))
+        key = keyring.record_key(keyring.epoch, head[-16:])
+        return head + seal_once(key, plain + bytes(padded_size(len(plain)) - len(plain)), head)
+
+    @classmethod
+    def open(cls, data: bytes, keyring: Keyring) -> Root:
+        """Return the root of its bytes.
+
+        Raises:
+            UnknownEpoch: It is sealed under a data key that is not in the keyring.
+            DamagedError: It was changed, is malformed or of another version.
+        """
+        try:
+            version, epoch, salt = _FRONT.unpack_from(data)
+            if version != VERSION:
+                raise DamagedError(f"the root is of version {version} of the format, which is not known")
+            key = keyring.record_key(epoch, salt)
+            plain = open_once(key, data[_FRONT.size :], data[: _FRONT.size])
+            (length,) = _LENGTH.unpack_from(plain)
+            content = plain[_LENGTH.size : _LENGTH.size + length]
+            (length,) = _LENGTH.unpack_from(content)
+            front = deserialize_stt(content[_LENGTH.size : _LENGTH.size + length])
+            tail = decode_run(content[_LENGTH.size + length :])
+        except KeyError:
+            raise UnknownEpoch("the root is sealed under an unknown data key") from None
+        except InvalidTag:
+            raise DamagedError("the root was changed") from None
+        except (struct.error, SerializationError):
+            raise DamagedError("the root is malformed") from None
+        return cls._from_front(front, tail)
+
+    @classmethod
+    def _from_front(cls, front: object, tail: Run) -> Root:
+        match front:
+            case [
+                int(sequence),
+                bytes(previous),
+                int(generation),
+                int(revision),
+                int(count),
+                int(size),
+                int() | None as quota,
+                int(fence),
+                [*directories],
+                [*segments],
+            ]:
+                return cls(
+                    sequence,
+                    previous,
+                    generation,
+                    revision,
+                    count,
+                    size,
+                    quota,
+                    fence,
+                    tuple(Reference.decode(directory) for directory in directories),
+                    tuple(Reference.decode(segment) for segment in segments),
+                    tail,
+                )
+        raise DamagedError("the root is malformed")
+
+
+def digest_of(data: bytes) -> bytes:
+    """Return the digest of a root as it lies in the store."""
+    return hashlib.sha3_256(data).digest()

@@ -1,0 +1,363 @@
+"""Is all of a chamber whole, and what can be saved if not: check, repair, and the collection of orphans."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from stt_chamber.chamber import ADDRESS_PREFIX, Chamber
+from stt_chamber.entries import Entry, Run, decode_run
+from stt_chamber.errors import DamagedError, WrongSecret
+from stt_chamber.header import Header
+from stt_chamber.index import Directory, read_directory, write_directories
+from stt_chamber.keys import namespace
+from stt_chamber.ledger import Ledger, Names
+from stt_chamber.objects import CHUNKS_PER_COMMIT, ObjectStore
+from stt_chamber.root import Root, digest_of
+from stt_core.errors import CryptoError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stt_chamber.entries import Reference
+    from stt_chamber.index import View
+    from stt_chamber.keys import Keyring, Secret
+    from stt_chamber.ledger import Draft
+    from stt_core.interfaces import StorageProvider
+
+# Far ahead of all states that may have been seen, so that a repaired chamber is not taken for an older one.
+_REPAIR_STEP: Final = 1 << 32
+_TRIES: Final = 3
+
+
+@attrs.frozen(order=True)
+class Damage:
+    """Something that is not as it was written."""
+
+    what: str
+    """The key of a value, or the part of the chamber."""
+    reason: str
+
+
+@attrs.frozen
+class CheckReport:
+    """What a check found."""
+
+    values: int
+    """Values that are whole."""
+    size: int
+    """Bytes of these."""
+    damaged: tuple[Damage, ...]
+    """In order; empty if all is whole."""
+    orphans: int
+    """Chunks in the store that belong to nothing: left by what was interrupted; harmless."""
+
+
+@attrs.frozen
+class RepairReport:
+    """What a repair did."""
+
+    lost: tuple[Damage, ...]
+    """Values that are gone, and parts of the index whose values are not known any more."""
+    orphans: int
+    """Chunks that were removed."""
+
+
+@attrs.define
+class _Findings:
+    values: int = 0
+    size: int = 0
+    damaged: list[Damage] = attrs.field(factory=list)
+    spares: list[Damage] = attrs.field(factory=list)  # of which there is another, so that nothing is lost
+    damaged_keys: list[bytes] = attrs.field(factory=list)
+    parts: list[Reference] = attrs.field(factory=list)  # objects of the index that are not whole
+    names: set[bytes] = attrs.field(factory=set)  # of all chunks that belong to something
+
+    def add(self, what: str, error: Exception) -> None:
+        self.damaged.append(Damage(what, str(error)))
+
+    def add_spare(self, what: str, error: Exception) -> None:
+        self.spares.append(Damage(what, str(error)))
+
+
+def _ignore(_: int) -> None:
+    pass
+
+
+async def check(chamber: Chamber, progress: Callable[[int], None] = _ignore) -> CheckReport:
+    """Read everything that a chamber has in its store, and name whatever is missing or was changed.
+
+    Others may use the chamber meanwhile.
+
+    Args:
+        chamber: An open one.
+        progress: Told of the bytes of each value that was checked.
+
+    Raises:
+        StorageError: The store failed.
+    """
+    ledger = chamber.ledger
+    for _ in range(_TRIES):
+        view = await ledger.refresh()
+        findings = await _find_damage(ledger, view, progress)
+        # What another process replaced while it was checked looks as if it were missing.
+        if not (findings.damaged or findings.spares) or await ledger.refresh() is view:
+            break
+    orphans = 0
+    async for name in ledger.storage.list_keys(ledger.names.objects):
+        orphans += name not in findings.names
+    return CheckReport(findings.values, findings.size, tuple(sorted(findings.damaged + findings.spares)), orphans)
+
+
+async def collect(chamber: Chamber) -> int:
+    """Remove the chunks that belong to nothing; return how many. A value that is being written may have to be redone.
+
+    Raises:
+        DamagedError: The index is not whole, so that it is not known what belongs to something.
+        StorageError: The store failed.
+    """
+    ledger = chamber.ledger
+    # In this order: what is listed was begun before the fence, and is referred to by now, or never will be.
+    listed = [name async for name in ledger.storage.list_keys(ledger.names.objects)]
+
+    async def fence(draft: Draft) -> None:
+        draft.fence = draft.root.sequence + 1
+
+    await ledger.change(fence)
+    names = await ledger.consistently(lambda view: _names_in_use(ledger, view))
+    orphans = [name for name in listed if name not in names]
+    for start in range(0, len(orphans), CHUNKS_PER_COMMIT):
+        await ledger.storage.commit({}, orphans[start : start + CHUNKS_PER_COMMIT])
+    return len(orphans)
+
+
+async def repair(
+    storage: StorageProvider, secrets: Sequence[Secret], *, name: str = "", progress: Callable[[int], None] = _ignore
+) -> RepairReport:
+    """Make a chamber usable again: keep what is whole, forget what is not, remove orphans.
+
+    Nobody else should use the chamber meanwhile.
+
+    Args:
+        storage: Where it is.
+        secrets: One of them must open it.
+        name: The one that it was made with.
+        progress: As for :func:`check`.
+
+    Raises:
+        DamagedError: Neither the header nor the root is whole, nor the copy of it.
+        WrongSecret: The secrets are not its.
+        StorageError: The store failed.
+    """
+    names = Names(namespace(name))
+    lost = await _restore_from_copies(storage, names, secrets)
+    async with await Chamber.open(storage, secrets, name=name) as chamber:
+        ledger = chamber.ledger
+        findings = await _find_damage(ledger, await ledger.refresh(), progress)
+        lost += findings.damaged
+        if findings.parts:
+            await _drop_parts(ledger, findings.parts)
+        await _forget(ledger, findings.damaged_keys)
+        await _count_anew(ledger)
+        await ledger.copy_root()
+        header = await storage.retrieve(names.header)
+        assert header is not None  # it was opened
+        await storage.store(names.header_copy, header)
+        return RepairReport(tuple(sorted(lost)), await collect(chamber))
+
+
+# Checking
+
+
+async def _find_damage(ledger: Ledger, view: View, progress: Callable[[int], None]) -> _Findings:
+    findings = _Findings()
+    await _check_records(ledger, findings)
+    overlay: Run = {}
+    for number, reference in enumerate(view.root.segments):
+        run = await _checked_run(ledger, reference, f"segment {number + 1} of the index", findings)
+        overlay.update(run)
+    overlay.update(view.root.tail)
+    for number, reference in enumerate(view.root.directories):
+        await _checked_part(ledger, reference, f"directory {number + 1} of the index", findings, findings.add_spare)
+    for slot, reference in enumerate(view.directory.pages):
+        what = f"page {slot + 1} of the index, keys from {view.directory.first_keys[slot].decode()!r}"
+        page = await _checked_run(ledger, reference, what, findings)
+        await _check_entries(ledger, {key: page[key] for key in page if key not in overlay}, findings, progress)
+    await _check_entries(ledger, overlay, findings, progress)
+    return findings
+
+
+async def _check_records(ledger: Ledger, findings: _Findings) -> None:
+    """Check what there is once, as it lies in the store now."""
+    storage, names = ledger.storage, ledger.names
+    for what, key in (("the header", names.header), ("the copy of the header", names.header_copy)):
+        try:
+            header = Header.decode(await _present(storage, key))
+            await asyncio.to_thread(header.unlock, ledger.secrets)
+        except (DamagedError, CryptoError) as error:
+            findings.add_spare(what, error)
+    for what, key in (("the root", names.root), ("the copy of the root", names.root_copy)):
+        try:
+            Root.open(await _present(storage, key), ledger.unlocked.keyring)
+        except DamagedError as error:
+            findings.add_spare(what, error)
+
+
+async def _checked_part(
+    ledger: Ledger,
+    reference: Reference,
+    what: str,
+    findings: _Findings,
+    add: Callable[[str, Exception], None],
+) -> bytes:
+    """Return the bytes of an object of the index; none where it is not whole."""
+    findings.names.update(ledger.objects.names(reference))
+    try:
+        await ledger.objects.check(reference)
+        return await ledger.objects.read(reference)
+    except DamagedError as error:
+        add(what, error)
+        findings.parts.append(reference)
+        return b""
+
+
+async def _checked_run(ledger: Ledger, reference: Reference, what: str, findings: _Findings) -> Run:
+    return decode_run(await _checked_part(ledger, reference, what, findings, findings.add))
+
+
+async def _check_entries(ledger: Ledger, run: Run, findings: _Findings, progress: Callable[[int], None]) -> None:
+    for key, data in run.items():
+        if not data:
+            continue
+        try:
+            entry = Entry.decode(data)
+            if entry.reference is not None:
+                findings.names.update(ledger.objects.names(entry.reference))
+            await _check_value(ledger, key, entry)
+        except DamagedError as error:
+            findings.add(key.decode(), error)
+            findings.damaged_keys.append(key)
+        else:
+            findings.values += 1
+            findings.size += entry.size
+            progress(entry.size)
+
+
+async def _check_value(ledger: Ledger, key: bytes, entry: Entry) -> None:
+    if entry.reference is not None:
+        await ledger.objects.check(entry.reference)
+    address = key.decode()
+    if address.startswith(ADDRESS_PREFIX):
+        digest = hashlib.sha3_256()
+        if isinstance(entry.content, bytes):
+            digest.update(entry.content)
+        else:
+            async for chunk in ledger.objects.chunks(entry.content, 0, entry.size):
+                digest.update(chunk)
+        if address != ADDRESS_PREFIX + digest.hexdigest():
+            raise DamagedError("the content has another hash than its key says")
+
+
+async def _names_in_use(ledger: Ledger, view: View) -> set[bytes]:
+    names: set[bytes] = set()
+    for part in (*view.root.segments, *view.root.directories, *view.directory.pages):
+        names.update(ledger.objects.names(part))
+    async for _, entry in view.entries():
+        if entry.reference is not None:
+            names.update(ledger.objects.names(entry.reference))
+    return names
+
+
+async def _present(storage: StorageProvider, key: bytes) -> bytes:
+    data = await storage.retrieve(key)
+    if data is None:
+        raise DamagedError("it is missing")
+    return data
+
+
+# Repairing
+
+
+async def _restore_from_copies(storage: StorageProvider, names: Names, secrets: Sequence[Secret]) -> list[Damage]:
+    """Put the copies of the header and the root in their places where these are not whole; return what is lost."""
+    header = await storage.retrieve(names.header)
+    try:
+        unlocked = await asyncio.to_thread(Header.decode(header or b"").unlock, secrets)
+    except (DamagedError, WrongSecret) as error:
+        copy = await _present(storage, names.header_copy)
+        decoded = Header.decode(copy)
+        unlocked = await asyncio.to_thread(decoded.unlock, secrets)
+        if isinstance(error, WrongSecret) and Header.decode(header or b"").generation != decoded.generation:
+            raise  # not damaged: the chamber was rekeyed, and these secrets open it no more
+        await storage.store(names.header, copy)
+    return await _restore_root(storage, names, unlocked.keyring)
+
+
+async def _restore_root(storage: StorageProvider, names: Names, keyring: Keyring) -> list[Damage]:
+    """Make the root one that can be opened: that of the copy if need be, without what is not whole of the index."""
+    lost: list[Damage] = []
+    try:
+        data = await _present(storage, names.root)
+        root = Root.open(data, keyring)
+        sequence = root.sequence + 1
+    except DamagedError as error:
+        data = await _present(storage, names.root_copy)
+        root = Root.open(data, keyring)
+        sequence = root.sequence + _REPAIR_STEP
+        lost.append(Damage("the root, with the newest changes", str(error)))
+    objects = ObjectStore(storage, names.objects, keyring)
+    segments = []
+    for number, segment in enumerate(root.segments):
+        try:
+            decode_run(await objects.read(segment))
+            segments.append(segment)
+        except DamagedError as error:
+            lost.append(Damage(f"segment {number + 1} of the index, with some changes", str(error)))
+    directories = root.directories
+    try:
+        await read_directory(directories, objects)
+    except DamagedError as error:
+        directories = ()
+        lost.append(Damage("the directory of the index, with all older values", str(error)))
+    if lost:
+        root = attrs.evolve(
+            root, sequence=sequence, previous=digest_of(data), segments=tuple(segments), directories=directories
+        )
+        await storage.store(names.root, root.seal(keyring))
+    return lost
+
+
+async def _drop_parts(ledger: Ledger, parts: Sequence[Reference]) -> None:
+    """Let the index go on without the objects that are not whole."""
+    view = await ledger.refresh()
+    directory = view.directory
+    whole = [slot for slot, page in enumerate(directory.pages) if page not in parts]
+    directories = await write_directories(
+        Directory(tuple(directory.first_keys[slot] for slot in whole), tuple(directory.pages[slot] for slot in whole)),
+        ledger.objects,
+    )
+    segments = tuple(segment for segment in view.root.segments if segment not in parts)
+    root = attrs.evolve(view.root, directories=directories, segments=segments)
+    if not await ledger.store_root(view, root):
+        raise StorageError("the chamber was changed by another process while it was repaired")
+
+
+async def _forget(ledger: Ledger, keys: Sequence[bytes]) -> None:
+    async def operation(draft: Draft) -> None:
+        for key in keys:
+            draft.changes[key] = b""
+
+    await ledger.change(operation)
+
+
+async def _count_anew(ledger: Ledger) -> None:
+    view = await ledger.refresh()
+    count = size = 0
+    async for _, entry in view.entries():
+        count += 1
+        size += entry.size
+    if not await ledger.store_root(view, attrs.evolve(view.root, count=count, size=size)):
+        raise StorageError("the chamber was changed by another process while it was repaired")
