@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,3 +31,12 @@ def seed_file(tmp_path: Path) -> Path:
     path = tmp_path / "shared.seed"
     write_seed_file(path, bytes(range(32)))
     return path
+
+
+@pytest.fixture
+def every_plugin() -> None:
+    """Skip a test that needs other distributions of this project as well, where the command line is installed alone."""
+    missing = {"streaming", "udp", "websocket"} - importlib.metadata.entry_points(group="stt.v1").names
+    if missing:
+        assert os.environ.get("TOX_ENV_NAME", "cli").endswith("cli"), f"not installed: {missing}"
+        pytest.skip(f"not installed: {', '.join(sorted(missing))}")

@@ -7,7 +7,6 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import attrs
@@ -117,7 +116,11 @@ def test_the_second_help_imports_no_plugin_of_ten_and_nothing_that_is_slow(machi
     assert second.stdout == first.stdout
     modules = set(second.stderr.split())
     assert "stt_cli.main" in modules
-    assert not {name for name in modules if name.startswith(("fake_", "stt_streaming", "stt_udp", "stt_websocket"))}
+    assert not {
+        name
+        for name in modules
+        if name.startswith(("fake_", "stt_chamber", "stt_streaming", "stt_udp", "stt_websocket"))
+    }
     assert not {"stt_core", "stt_cli.context", "cryptography", "attrs", "asyncio", "rich"} & modules
 
 
@@ -128,11 +131,13 @@ def test_help_takes_less_than_300_ms_with_ten_plugins(machine: Machine) -> None:
 
     seconds = []
     for _ in range(5):
-        started_at = time.perf_counter()
+        before = os.times()
         machine.run(*HELP)
-        seconds.append(time.perf_counter() - started_at)
+        after = os.times()
+        # Of the processor, not of the clock: others may be at work on this machine.
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
 
-    assert min(seconds) < 0.3  # the best of some: others may be at work on this machine
+    assert min(seconds) < 0.3
 
 
 def test_a_distribution_with_broken_metadata_is_no_obstacle(machine: Machine) -> None:

@@ -15,7 +15,7 @@ from stt_cli.main import OWN_COMMANDS, stt
 if TYPE_CHECKING:
     from click.testing import CliRunner
 
-ALL = sorted([*OWN_COMMANDS, "receive", "send"])
+ALL = sorted([*OWN_COMMANDS, "chamber", "forward", "forward-server", "pipe", "receive", "send", "stream", "watch"])
 PAGE = Path(__file__).resolve().parents[2].joinpath("docs", "reference", "cli.md").read_text(encoding="utf-8")
 
 
@@ -35,6 +35,7 @@ def every_command(group: click.Group, path: tuple[str, ...] = ()) -> dict[str, c
 COMMANDS = every_command(stt)
 
 
+@pytest.mark.usefixtures("every_plugin")
 def test_help_lists_the_commands_of_the_tool_and_of_plugins(runner: CliRunner) -> None:
     result = runner.invoke(stt, ["--help"])
 
@@ -58,6 +59,7 @@ def test_every_command_has_help_and_stands_on_its_page_with_all_its_options(runn
             assert (parameter.metavar or str(parameter.name).upper()) in result.stdout
 
 
+@pytest.mark.usefixtures("every_plugin")
 def test_commands_of_plugins_have_the_shared_options_and_those_of_others_stay_as_they_were() -> None:
     from stt_streaming.commands import send  # noqa: PLC0415  the object that the plugin made
 
@@ -67,6 +69,18 @@ def test_commands_of_plugins_have_the_shared_options_and_those_of_others_stay_as
     assert not {"--seed", "--json"} & {option for parameter in send.params for option in parameter.opts}
 
 
+@pytest.mark.usefixtures("every_plugin")
+def test_commands_of_a_plugins_group_have_the_shared_options_and_those_of_others_stay_as_they_were() -> None:
+    from stt_chamber.commands import chamber  # noqa: PLC0415  the object that the plugin made
+
+    options = {option for parameter in COMMANDS["chamber put"].params for option in parameter.opts}
+
+    assert {"--seed", "--node-seed", "--json", "--verbose"} <= options
+    own = chamber.commands["put"]
+    assert not {"--seed", "--json"} & {option for parameter in own.params for option in parameter.opts}
+
+
+@pytest.mark.usefixtures("every_plugin")
 def test_a_command_whose_plugin_is_blocked_is_explained(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", "from stt_cli.main import main; main()", "send"],

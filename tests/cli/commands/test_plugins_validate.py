@@ -159,6 +159,7 @@ def test_programs_get_each_check_and_the_traceback_if_asked(runner: CliRunner, t
 
 
 @pytest.mark.parametrize("name", ["udp", "streaming", "websocket"])
+@pytest.mark.usefixtures("every_plugin")
 def test_the_plugins_of_this_project_are_valid(runner: CliRunner, name: str) -> None:
     result = runner.invoke(stt, ["plugins", "validate", name])
 

@@ -35,7 +35,7 @@ OWN_COMMANDS: Final = {
 """The sub-commands that come with ``stt``, by name; no plugin can replace one."""
 
 
-_DISTRIBUTIONS: Final = {"receive": "stt-streaming", "send": "stt-streaming"}
+_DISTRIBUTIONS: Final = {"chamber": "stt-chamber", "receive": "stt-streaming", "send": "stt-streaming"}
 
 
 class LazyGroup(click.Group):
@@ -68,9 +68,7 @@ class LazyGroup(click.Group):
                 raise
             command = _import(fresh.target)  # what was remembered is of another day
         if source.by_plugin:
-            # A copy: the plugin's own object stays as the plugin made it.
-            command = copy.copy(command)
-            command.params = [*command.params, *importlib.import_module("stt_cli.options").shared_options()]
+            command = _with_shared_options(command)
         return command
 
     def resolve_command(
@@ -132,6 +130,16 @@ def _offered() -> Commands:
 def _import(target: str) -> click.Command:
     module, _, name = target.partition(":")
     command: click.Command = getattr(importlib.import_module(module), name)
+    return command
+
+
+def _with_shared_options(command: click.Command) -> click.Command:
+    """Return a copy that has the shared options, a group in each of its commands; the plugin's own stays as it is."""
+    command = copy.copy(command)
+    if isinstance(command, click.Group):
+        command.commands = {name: _with_shared_options(each) for name, each in command.commands.items()}
+    else:
+        command.params = [*command.params, *importlib.import_module("stt_cli.options").shared_options()]
     return command
 
 

@@ -141,7 +141,16 @@ def _values(name: str) -> dict[str, str]:
             f"{name!r} is no name for a plugin: small letters and digits in words with a hyphen between them, such as "
             f"acme-clock, at most {_MAX_NAME_SIZE} in all"
         )
-    taken = {*sys.stdlib_module_names, "stt", "stt_core", "stt_cli", "stt_udp", "stt_streaming", "stt_websocket"}
+    taken = {
+        *sys.stdlib_module_names,
+        "stt",
+        "stt_core",
+        "stt_cli",
+        "stt_udp",
+        "stt_chamber",
+        "stt_streaming",
+        "stt_websocket",
+    }
     if package in taken or short in {"stt", "core"} or keyword.iskeyword(package) or keyword.iskeyword(identifier):
         raise ConfigError(f"{name!r} is the name of something else")
     owner, _, rest = short.partition("-")
