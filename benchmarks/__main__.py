@@ -34,7 +34,10 @@ _PAGE: Final = ROOT / "docs" / "explanation" / "performance.md"
 _STARTUP: Final = "startup"
 _ONCE: Final = frozenset({"idle-10000"})
 _SMOKE_PEERS: Final = ("stt-udp", "stt-memory")
-_SMOKE_MEASURES: Final = ("bulk", "round-trip", "messages", "handshakes", "streams", "idle", "link-hostile")
+_SMOKE_MEASURES: Final = (
+    *("bulk", "round-trip", "messages", "handshakes", "streams", "datagrams", "datagrams-beside-bulk"),
+    *("idle", "link-hostile"),
+)
 
 
 def main() -> int:
@@ -68,7 +71,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--sessions", type=int, default=1000, help="of the measure idle")
     parser.add_argument("--settle", type=float, default=2.0, help="seconds before the memory of idle sessions is read")
-    parser.add_argument("--output", type=Path, default=Path("benchmark-results"), help="folder for JSON and SVG")
+    parser.add_argument("--output", type=Path, default=Path(".benchmarks"), help="folder for JSON and SVG")
     parser.add_argument("--from", dest="source", type=Path, help="show figures of an earlier run")
     parser.add_argument("--update-docs", action="store_true", help="write the tables into docs/explanation")
     parser.add_argument("--profile", choices=["sender", "receiver"], help="profile that side of one run instead")

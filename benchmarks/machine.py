@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
@@ -34,11 +35,11 @@ def describe_load() -> str:
 
 def versions(distributions: set[str]) -> dict[str, str]:
     """Return the version of each distribution that is installed."""
-    return {
-        name: next(metadata.distributions(name=name)).version
-        for name in sorted(distributions)
-        if any(metadata.distributions(name=name))
-    }
+    installed = {}
+    for name in sorted(distributions):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    return installed
 
 
 def _read(path: str) -> str:

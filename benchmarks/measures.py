@@ -36,6 +36,8 @@ STREAMS_AT_ONCE: Final = 16
 HOSTILE_SIZE: Final = 3_000_000
 _FIRST_BLOCK: Final = 256 * 1024
 _WARM_UP_SESSIONS: Final = 20
+_DATAGRAM_INTERVAL: Final = 0.002  # seconds
+_DATAGRAM_PATIENCE: Final = 1.0  # seconds after which a datagram counts as lost
 _CALIBRATION: Final = 0.1  # of a run's seconds that a block must last to tell the rate
 
 
@@ -140,6 +142,32 @@ async def streams(peer: Peer, address: str, limits: Limits) -> Figures:
     return figures
 
 
+# Datagrams
+
+
+async def datagrams(peer: Peer, address: str, limits: Limits) -> Figures:
+    """Send a datagram every few milliseconds and wait for it; see how long that takes."""
+    connection = await peer.connect(address)
+    figures = await _echo_datagrams(connection, limits.seconds)
+    await connection.close()
+    return figures
+
+
+async def datagrams_beside_bulk(peer: Peer, address: str, limits: Limits) -> Figures:
+    """As :func:`datagrams`, while a channel of the same connection sends as fast as it can."""
+    connection = await peer.connect(address)
+    channel = await connection.open_channel()
+    await channel.send(encode_request("discard", 1 << 50))
+    await channel.receive_exactly(REQUEST_SIZE)
+    bulk_sender = asyncio.ensure_future(channel.send_many(bytes(BULK_CHUNK), 1 << 32))
+    await asyncio.sleep(limits.seconds * _CALIBRATION)
+    figures = await _echo_datagrams(connection, limits.seconds)
+    bulk_sender.cancel()
+    await asyncio.wait([bulk_sender])
+    await connection.close()
+    return figures
+
+
 # Memory
 
 
@@ -214,10 +242,11 @@ async def link_hostile(peer: Peer, address: str, _: Limits) -> Figures:
     await channel.receive_exactly(REQUEST_SIZE)
     await channel.send(data)
     figures = decode_answer(await channel.receive_exactly(ANSWER_SIZE))
+    if figures["digest"] != hashlib.sha256(data).hexdigest():
+        raise ValueError("what came is not what was sent")
     result = {
         "rate": HOSTILE_SIZE * 8 / figures["wall"] / 1e6,
         "wall": figures["wall"],
-        "whole": float(figures["digest"] == hashlib.sha256(data).hexdigest()),
     } | connection.describe()
     await connection.close()
     return result
@@ -230,6 +259,8 @@ MEASURES: Final[dict[str, Measure]] = {
     "handshakes": handshakes,
     "handshakes-50": handshakes_at_once,
     "streams": streams,
+    "datagrams": datagrams,
+    "datagrams-beside-bulk": datagrams_beside_bulk,
     "idle": idle,
     "idle-10000": idle,
     "link-loss": link_loss,
@@ -269,7 +300,7 @@ async def _ping(channel: Channel) -> None:
 
 async def _ping_for(channel: Channel, seconds: float) -> list[float]:
     clock = time.perf_counter
-    times = []
+    times: list[float] = []
     now = clock()
     until = now + seconds
     while now < until or len(times) < 2:
@@ -277,6 +308,27 @@ async def _ping_for(channel: Channel, seconds: float) -> list[float]:
         before, now = now, clock()
         times.append(now - before)
     return times
+
+
+async def _echo_datagrams(connection: Connection, seconds: float) -> Figures:
+    times: list[float] = []
+    lost = 0
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until or len(times) < 2:
+        sent_at = time.perf_counter()
+        try:
+            await asyncio.wait_for(connection.echo_datagram(encode_request(str(sent_at))), _DATAGRAM_PATIENCE)
+        except TimeoutError:
+            lost += 1
+        else:
+            times.append(time.perf_counter() - sent_at)
+        await asyncio.sleep(_DATAGRAM_INTERVAL)
+    return {
+        "p50": statistics.median(times) * 1e6,
+        "p99": statistics.quantiles(times, n=100)[98] * 1e6,
+        "count": len(times),
+        "lost": lost,
+    }
 
 
 async def _handshakes(peer: Peer, address: str, seconds: float, at_once: int) -> Figures:

@@ -49,6 +49,9 @@ COST_COLUMNS: Final = (
     Column("handshake, CPU ms of both", "handshakes", "cpu", scale=1e-3, digits=2, less_is_better=True),
     Column("short stream, CPU µs of both", "streams", "cpu", less_is_better=True),
     Column("messages, 1,000/s a core", "messages", "core", scale=1e-3),
+    Column("datagram there and back, p50 µs", "datagrams", "p50", less_is_better=True),
+    Column("beside bulk", "datagrams-beside-bulk", "p50", less_is_better=True),
+    Column("p99", "datagrams-beside-bulk", "p99", less_is_better=True),
     Column("idle where it connects, KiB", "idle", "connecting", less_is_better=True),
 )
 _LOSS: Final = Column("1 % loss, 25 ms each way, 200 Mbit/s: MB/s", "link-loss", "wall", digits=2)

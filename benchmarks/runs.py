@@ -120,6 +120,8 @@ def _says_something(measure: str, peer: str) -> bool:
     entry = PEERS[peer]
     if entry.only is not None and measure not in entry.only:
         return False
+    if measure.startswith("datagrams"):
+        return entry.kind.has_datagrams
     return measure != "streams" or entry.kind.has_streams
 
 

@@ -10,6 +10,7 @@ import json
 import resource
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +64,7 @@ def main() -> None:
 def run(work: Coroutine[Any, Any, None], loop: str) -> None:
     factory = None
     if loop == "uvloop":
-        import uvloop
-
-        factory = uvloop.new_event_loop
+        factory = import_module("uvloop").new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(work)
 

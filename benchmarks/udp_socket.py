@@ -13,6 +13,7 @@ import asyncio
 import multiprocessing
 import socket
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from stt_core.interfaces.transport import Address, Buffer, Train
@@ -140,9 +141,7 @@ def run(coroutine: Coroutine[Any, Any, Any], *, plain: bool, loop: str) -> Any:
         socket.socket = PlainSocket  # type: ignore[misc]
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if loop == "uvloop":
-        import uvloop
-
-        factory = uvloop.new_event_loop
+        factory = import_module("uvloop").new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(coroutine)
 

@@ -73,6 +73,10 @@ class Connection(ABC):
     async def close(self) -> None:
         """Tell the other end that it is over, and wait for no more than the library makes one wait for."""
 
+    async def echo_datagram(self, data: bytes) -> None:
+        """Send a datagram beside the channels, and wait until it comes back."""
+        raise NotImplementedError
+
     def describe(self) -> dict[str, float]:
         """Return figures that explain a result."""
         return {}
@@ -87,6 +91,8 @@ class Peer(ABC):
 
     has_streams = False
     """Whether a connection has more channels than one."""
+    has_datagrams = False
+    """Whether messages that may get lost go beside the channels."""
     in_one_process = False
     """Whether both ends share a process, so that its time is that of both."""
 

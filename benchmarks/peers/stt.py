@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.peers.base import Channel, Connection, OnChannel, Options, Peer
@@ -49,6 +50,11 @@ class STTConnection(Connection):
     async def close(self) -> None:
         self.session.close()
 
+    async def echo_datagram(self, data: bytes) -> None:
+        self.session.send_datagram(data)
+        while await self.session.receive_datagram() != data:
+            pass  # an earlier one, which came too late
+
     def describe(self) -> dict[str, float]:
         statistics = self.session.get_statistics()
         return {
@@ -60,6 +66,7 @@ class STTConnection(Connection):
 
 class STTPeer(Peer):
     has_streams = True
+    has_datagrams = True
 
     def __init__(self, options: Options, scheme: str, max_datagram_size: int = 65_507) -> None:
         super().__init__(options)
@@ -86,13 +93,22 @@ class STTPeer(Peer):
                 channels.add(channel)
                 channel.add_done_callback(channels.discard)
 
+        async def echo_datagrams(session: STTSession) -> None:
+            with contextlib.suppress(SessionClosed):
+                while True:
+                    session.send_datagram(await session.receive_datagram())
+
         async with self.make_node(b"server" * 6) as node:
             [url] = await node.listen(self.url)
             announce(url)
             async for session in node.sessions():
-                task = asyncio.create_task(handle(session))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+                work = [handle(session)]
+                if self.options.measure.startswith("datagrams"):
+                    work.append(echo_datagrams(session))
+                for each in work:
+                    task = asyncio.create_task(each)
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
 
     async def connect(self, address: str) -> Connection:
         if self.node is None:

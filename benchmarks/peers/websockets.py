@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.certificates import client_context, server_context
@@ -17,16 +18,15 @@ _SETTINGS: dict[str, Any] = {"compression": None, "max_size": None}
 class WebsocketsChannel(Channel):
     def __init__(self, connection: Any) -> None:
         self.connection = connection
+        self.closed: type[Exception] = import_module("websockets.exceptions").ConnectionClosed
 
     async def send(self, data: bytes) -> None:
         await self.connection.send(data)
 
     async def receive(self) -> bytes:
-        from websockets.exceptions import ConnectionClosed
-
         try:
             return bytes(await self.connection.recv())
-        except ConnectionClosed:
+        except self.closed:
             return b""
 
 
@@ -47,7 +47,7 @@ class WebsocketsPeer(Peer):
         self.context = client_context(options.folder)
 
     async def serve(self, on_channel: OnChannel, announce: Callable[[str], None]) -> None:
-        from websockets.asyncio.server import serve
+        serve = import_module("websockets.asyncio.server").serve
 
         async def handle(connection: Any) -> None:
             await on_channel(WebsocketsChannel(connection))
@@ -59,6 +59,5 @@ class WebsocketsPeer(Peer):
             await asyncio.Event().wait()
 
     async def connect(self, address: str) -> Connection:
-        from websockets.asyncio.client import connect
-
+        connect = import_module("websockets.asyncio.client").connect
         return WebsocketsConnection(await connect(f"wss://{address}", ssl=self.context, proxy=None, **_SETTINGS))
