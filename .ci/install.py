@@ -109,7 +109,8 @@ def lowest_pins(path: Path) -> list[str]:
 def all_names() -> list[str]:
     return [
         tomllib.loads(path.read_text(encoding="utf-8"))["project"]["name"]
-        for path in [ROOT / "stt_core" / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]
+        for pattern in ("stt_core", "plugins/*", "docs/examples/*")
+        for path in sorted(ROOT.glob(f"{pattern}/pyproject.toml"))
     ]
 
 

@@ -26,7 +26,7 @@ def test_its_python_is_an_example_that_a_test_runs_and_is_short() -> None:
 def test_ci_runs_its_test_command() -> None:
     test_command = blocks("sh")[1].strip()
 
-    assert test_command.endswith("/tox")
+    assert test_command.endswith("/tox run-parallel")
     assert f"\n{test_command}\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 

@@ -19,7 +19,7 @@ async def digest_of_a_file(node: STTNode) -> str:
     raise EOFError
 
 
-async def main(url: str) -> None:
+async def main(url: str) -> bool:
     shared = generate_seed()
     alice, bob = (STTNode(node_seed=generate_seed(), shared_seed=shared, require_plugins=["framed"]) for _ in range(2))
     async with alice, bob:
@@ -31,12 +31,15 @@ async def main(url: str) -> None:
         stream = await session.open_stream(label="file")
         await stream.send(data)
         stream.end()
-        print("file:", await receiving == hashlib.sha3_256(data).hexdigest())
+        has_file = await receiving == hashlib.sha3_256(data).hexdigest()
+        print("file:", has_file)
 
         await session.send_message("framed.note", "Grüße".encode())
         answer = await session.request("framed.digest", b"body")
-        print("endpoint:", answer.decode() == hashlib.sha3_256(b"body").hexdigest())
+        has_answer = answer.decode() == hashlib.sha3_256(b"body").hexdigest()
+        print("endpoint:", has_answer)
         print("path:", session.path)
+        return has_file and has_answer
 
 
-asyncio.run(main(sys.argv[1]))
+sys.exit(0 if asyncio.run(main(sys.argv[1])) else 1)
