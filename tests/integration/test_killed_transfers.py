@@ -46,8 +46,8 @@ class Relay:
         client: Any = None
         while not self.closing.is_set():
             for ready in select.select((self.front, self.back), (), (), 0.2)[0]:
-                # An error is that of the receiver just killed.
-                with contextlib.suppress(ConnectionError):
+                # An error is that of the receiver just killed, also where it was all that there was to receive.
+                with contextlib.suppress(ConnectionError, BlockingIOError):
                     if ready is self.front:
                         data, client = self.front.recvfrom(65_536)
                         self.back.send(data)
@@ -64,6 +64,7 @@ def relay_to(url: str) -> Iterator[Relay]:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as back,
     ):
         for each in (front, back):
+            each.setblocking(False)
             each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * MEBIBYTE)
         front.bind(("127.0.0.1", 0))
         back.connect(("127.0.0.1", port))

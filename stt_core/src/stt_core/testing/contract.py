@@ -123,6 +123,9 @@ class Leftovers:
         self._reports: list[str] = []
 
     async def __aenter__(self) -> Self:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()  # what was left before is not this plugin's
         self._threads = set(threading.enumerate())
         self._tasks = asyncio.all_tasks()
         self._warnings = warnings.catch_warnings(record=True)
