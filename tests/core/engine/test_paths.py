@@ -96,7 +96,7 @@ def test_a_reliable_path_needs_no_search_and_no_congestion_control() -> None:
     path = make_path(WEBSOCKET, max_datagram_size=1 << 20)
 
     assert path.reliable
-    assert path.mtu.size == 64 * 1024
+    assert path.mtu.size == 256 * 1024
     assert path.mtu.search_due is None
     assert path.recovery.controller is None
 

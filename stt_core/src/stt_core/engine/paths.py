@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _AMPLIFICATION: Final = 3  # bytes sent per byte received, until the path is validated
 _CHALLENGES: Final = 3
 _GRACE: Final = 3.0  # seconds: the round trip of another path says little of a new one's (RFC 9000 section 8.2.4)
-_RELIABLE_DATAGRAM: Final = 64 * 1024  # bytes: a frame large enough to make its overhead vanish
+_RELIABLE_DATAGRAM: Final = 256 * 1024  # bytes: a frame large enough to make its overhead vanish
 
 
 @attrs.frozen(eq=False)

@@ -58,6 +58,7 @@ _ENDPOINT_TYPES: Final = frozenset(
 _DATA: Final = int(FrameType.DATA)
 _UNREACHABLE_GRACE: Final = 2.0  # seconds; an ICMP message can be forged, so the peer's silence has to agree
 _PATH_PROBE_SIZE: Final = 1200
+_SMALL_MESSAGE: Final = 64 * 1024  # bytes, on reliable paths: large enough to make the overhead small
 _REST_AFTER: Final = 1.0  # seconds without traffic; to be in use again costs some 30 us
 _MTU_SEARCH_AFTER: Final = 4096  # bytes sent on a path: a session that says little is not worth two probes of 64 KiB
 
@@ -706,6 +707,9 @@ class Session:
         recovery = path.recovery
         packer = self._packer(path, now)
         limit = self._limit(path, now, max_size)
+        if path.reliable:
+            # Where many sessions share a turn, none takes it all with one large frame.
+            packer.datagram_size = min(packer.datagram_size, max(max_size, _SMALL_MESSAGE))
         left = path.amplification_left
         if left is not None:
             # The last datagram may begin below the limit, and has to end within what is left.
