@@ -76,7 +76,7 @@ class Bench:
         return socket.AF_INET6 if ":" in self.host else socket.AF_INET
 
     def open(self) -> DatagramSocket:
-        sock = DatagramSocket(self.family, (self.host, 0), self.note)
+        sock = DatagramSocket(self.family, (self.host, 0), self.note, error_queue=True)
         self.stack.callback(sock.close)
         return sock
 
@@ -581,7 +581,7 @@ def test_address_in_use_leaves_no_socket_open(bench: Bench) -> None:
     taken = bench.open().address
 
     with pytest.raises(OSError, match="in use"):
-        DatagramSocket(bench.family, taken, bench.note)
+        DatagramSocket(bench.family, taken, bench.note, error_queue=True)
 
 
 def test_addresses_of_a_burst_are_those_of_its_senders(bench: Bench) -> None:

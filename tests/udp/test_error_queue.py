@@ -27,7 +27,7 @@ def loopback_socket(host: str) -> socket.socket:
 @pytest.fixture
 def sock(host: str) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as made:
-        configure(made)
+        configure(made, error_queue=True)
         made.bind((host, 0))
         yield made
 

@@ -21,14 +21,14 @@ def sock(host: str) -> Iterator[socket.socket]:
 
 
 def test_socket_does_not_block(sock: socket.socket) -> None:
-    configure(sock)
+    configure(sock, error_queue=True)
 
     assert not sock.getblocking()
 
 
 @on_linux
 def test_linux_grants_trains_and_the_error_queue(sock: socket.socket) -> None:
-    granted = configure(sock)
+    granted = configure(sock, error_queue=True)
 
     assert granted.segmentation
     assert granted.coalescing
@@ -36,7 +36,7 @@ def test_linux_grants_trains_and_the_error_queue(sock: socket.socket) -> None:
 
 
 def test_granted_buffers_are_those_of_the_socket(sock: socket.socket) -> None:
-    granted = configure(sock)
+    granted = configure(sock, error_queue=True)
 
     doubled = 2 if sys.platform == "linux" else 1
     assert granted.receive_buffer_size * doubled == sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
@@ -62,7 +62,7 @@ def test_kernel_that_refuses_large_buffers_is_asked_for_smaller_ones() -> None:
         super(SmallBuffers, sock).setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.asked = []
 
-        granted = configure(sock)
+        granted = configure(sock, error_queue=True)
 
     assert sock.asked == [BUFFER_SIZE >> shift for shift in range(6)]
     assert granted.receive_buffer_size == limit
@@ -80,7 +80,7 @@ def test_larger_buffers_are_left_as_they_are() -> None:
             super().setsockopt(level, option, *value)
 
     with LargeBuffers(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        assert configure(sock).receive_buffer_size >= 32 * 1024 * 1024
+        assert configure(sock, error_queue=True).receive_buffer_size >= 32 * 1024 * 1024
 
 
 def test_kernel_without_any_option_still_gives_a_socket() -> None:
@@ -89,7 +89,7 @@ def test_kernel_without_any_option_still_gives_a_socket() -> None:
             raise OSError("Protocol not available")
 
     with OldSocket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        granted = configure(sock)
+        granted = configure(sock, error_queue=True)
 
     assert not granted.segmentation
     assert not granted.coalescing
@@ -109,7 +109,7 @@ def test_other_systems_are_asked_for_nothing_of_linux(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "platform", "sunos5")
 
     with Watched(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        granted = configure(sock)
+        granted = configure(sock, error_queue=True)
         assert receive_overflows(sock) is None
         assert granted.receive_buffer_size == sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
@@ -121,7 +121,7 @@ def test_other_systems_are_asked_for_nothing_of_linux(monkeypatch: pytest.Monkey
 
 @on_linux
 def test_datagrams_are_never_fragmented(sock: socket.socket) -> None:
-    configure(sock)
+    configure(sock, error_queue=True)
 
     level, option = (socket.IPPROTO_IPV6, 23) if sock.family == socket.AF_INET6 else (socket.IPPROTO_IP, 10)
     assert sock.getsockopt(level, option) == 3

@@ -73,6 +73,8 @@ class DatagramSocket:
         address: Where to bind.
         report_unreachable: Called with an address that nobody listens at, or that no route leads to, and the reason.
             It must only note them.
+        error_queue: Whether the network's reports are read. While one waits, poll(2) says that
+            the socket is in error: whoever waits on it must take that for readable.
 
     Raises:
         OSError: The host refused.
@@ -104,10 +106,12 @@ class DatagramSocket:
         family: socket.AddressFamily,
         address: SocketAddress,
         report_unreachable: Callable[[Address, str], None],
+        *,
+        error_queue: bool,
     ) -> None:
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         try:
-            self._granted = configure(self._socket)
+            self._granted = configure(self._socket, error_queue=error_queue)
             self._socket.bind(address)
         except BaseException:
             self._socket.close()

@@ -53,8 +53,13 @@ class Granted:
     """Undelivered datagrams are told with the address they were sent to: IP_RECVERR, Linux."""
 
 
-def configure(sock: socket.socket) -> Granted:
-    """Set everything a UDP socket of STT has, before it is bound; what the kernel does not have is done without."""
+def configure(sock: socket.socket, *, error_queue: bool) -> Granted:
+    """Set everything a UDP socket of STT has, before it is bound; what the kernel does not have is done without.
+
+    Args:
+        sock: The socket.
+        error_queue: Whether to ask for errors with the address that each is about.
+    """
     sock.setblocking(False)
     ipv6 = sock.family == socket.AF_INET6
     if ipv6:
@@ -69,7 +74,7 @@ def configure(sock: socket.socket) -> Granted:
         send_buffer_size=_grow_buffer(sock, socket.SO_SNDBUF),
         segmentation=LINUX and _granted(sock, socket.IPPROTO_UDP, UDP_SEGMENT, 0),
         coalescing=LINUX and _granted(sock, socket.IPPROTO_UDP, UDP_GRO, 1),
-        error_queue=LINUX and _granted(sock, *recverr, 1),
+        error_queue=error_queue and LINUX and _granted(sock, *recverr, 1),
     )
 
 

@@ -246,13 +246,15 @@ class UDPTransport(BatchTransport):
 
     def _bind(self, candidates: Iterable[tuple[socket.AddressFamily, SocketAddress]]) -> DatagramSocket:
         """Return a socket for the first address that works."""
+        # libuv, and so uvloop, stops to watch a socket for good once poll(2) says that it is in error (uv__poll_io).
+        error_queue = isinstance(self._loop, asyncio.SelectorEventLoop)
         failure: OSError | None = None
         for family, address in candidates:
             try:
                 if self.listening:
-                    return DatagramSocket(family, address, self._note_unreachable)
+                    return DatagramSocket(family, address, self._note_unreachable, error_queue=error_queue)
                 _check_route(family, address)
-                sock = DatagramSocket(family, _WILDCARDS[family], self._note_unreachable)
+                sock = DatagramSocket(family, _WILDCARDS[family], self._note_unreachable, error_queue=error_queue)
             except OSError as error:
                 failure = failure or error
             else:
