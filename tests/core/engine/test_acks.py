@@ -159,6 +159,29 @@ def test_a_burst_of_two_is_acknowledged_at_once() -> None:
     assert acks.due == 1.0
 
 
+def test_small_datagrams_count_by_what_would_fill_one() -> None:
+    acks = tracker([0])
+    acks.asked(8, 1199, DATAGRAMS, 1.0, urgent=False)
+    assert acks.due == 1.0 + MAX_DELAY
+
+    acks.asked(1, 1, DATAGRAMS, 1.01, urgent=False)
+
+    assert acks.due == 1.01
+
+
+def test_an_ack_rides_with_other_frames_unless_the_last_one_is_young() -> None:
+    acks = tracker([0])
+    assert not acks.rides(0.0)
+    acks.asked(1, 100, DATAGRAMS, 1.0, urgent=False)
+    assert acks.rides(1.0)
+
+    acks.ack(1.0)
+    acks.asked(1, 100, DATAGRAMS, 1.001, urgent=False)
+
+    assert not acks.rides(1.001)
+    assert acks.rides(1.001 + MAX_DELAY)
+
+
 @pytest.mark.parametrize("path", [DATAGRAMS, MESSAGES], ids=["unreliable", "reliable"])
 def test_what_is_urgent_is_acknowledged_at_once(path: Path) -> None:
     acks = tracker([0])

@@ -906,6 +906,26 @@ def test_an_acknowledgement_asks_for_none() -> None:
     assert session.trains_to_send(0.2) == []
 
 
+@pytest.mark.parametrize(
+    ("pause", "acknowledgements"), [(0.0005, range(5, 15)), (0.1, range(100, 101))], ids=["lively", "slow"]
+)
+def test_of_a_dialogue_of_short_messages_few_frames_are_acks_and_no_datagram_holds_one_alone(
+    pause: float, acknowledgements: range
+) -> None:
+    session, rogue = bob(), RoguePeer(is_initiator=True)
+    kinds: list[list[int]] = []
+
+    for index in range(100):
+        now = index * pause
+        rogue.send(session, FrameType.DATAGRAM, bytes(64), now=now)
+        session.send_datagram(bytes(64))
+        kinds += [[frame.type for frame in split_frames(datagram)] for datagram in datagrams_of(session, now)]
+
+    assert len(kinds) == 100
+    assert all(FrameType.DATAGRAM in each for each in kinds)
+    assert sum(each.count(FrameType.ACK) for each in kinds) in acknowledgements
+
+
 def test_a_ping_measures_the_round_trip() -> None:
     initiator, responder = session_pair()
     link = Link(initiator, responder, latency=0.03)

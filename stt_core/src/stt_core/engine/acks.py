@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from stt_core.engine.mtu import BASE_SIZE
 from stt_core.engine.ranges import RangeSet
 from stt_core.wire.messages import MAX_ACK_RANGES, Ack
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from stt_core.engine.paths import Path
 
 _DATAGRAMS_PER_ACK: Final = 2  # RFC 9000 section 13.2.2
+_BYTES_PER_ACK: Final = BASE_SIZE
 _RELIABLE_BYTES_PER_ACK: Final = 256 * 1024
 _RELIABLE_DELAY: Final = 0.1  # seconds
 _ELICIT_EVERY: Final = 16  # acknowledgements without anything to acknowledge
@@ -20,15 +22,20 @@ _MAX_RANGES: Final = 4 * MAX_ACK_RANGES  # between two ACKs: a peer that asks fo
 class AckTracker:
     """Frame numbers that arrived, and whether the peer should hear of them now.
 
-    An ACK goes out at the end of a burst that held two datagrams or a gap, so that one covers a whole train when frames
-    come fast; else ``max_delay`` later.
+    An ACK goes out at the end of a burst with which two datagrams have come, or with which a gap shows, so that one
+    covers a whole train when frames come fast; else ``max_delay`` later. Datagrams that fill less than one count by
+    their bytes, as segments do in RFC 1122 section 4.2.3.2: a frame costs the same whatever it holds, and of a dialogue
+    of short messages every second one would else be an ACK. Less than two datagrams of the least size are ever under
+    way unacknowledged, which the smallest congestion window admits.
 
     Args:
         max_delay: Seconds that an acknowledgement may wait.
     """
 
     __slots__ = (
+        "_acked_at",
         "_datagrams",
+        "_delay",
         "_due",
         "_largest",
         "_largest_at",
@@ -46,6 +53,8 @@ class AckTracker:
         self._datagrams = 0
         self._size = 0
         self._due: float | None = None
+        self._delay = max_delay
+        self._acked_at = float("-inf")
         self._unelicited = 0
 
     # Inputs
@@ -80,11 +89,11 @@ class AckTracker:
         self._size += size
         if path.reliable:
             at_once = urgent or self._size >= _RELIABLE_BYTES_PER_ACK
-            delay = _RELIABLE_DELAY
+            self._delay = _RELIABLE_DELAY
         else:
-            at_once = urgent or self._datagrams >= _DATAGRAMS_PER_ACK
-            delay = self._max_delay
-        due = now if at_once else now + delay
+            at_once = urgent or (self._datagrams >= _DATAGRAMS_PER_ACK and self._size >= _BYTES_PER_ACK)
+            self._delay = self._max_delay
+        due = now if at_once else now + self._delay
         if self._due is None or due < self._due:
             self._due = due
 
@@ -99,6 +108,13 @@ class AckTracker:
         """When an acknowledgement has to leave; None while nothing asks for one."""
         return self._due
 
+    def rides(self, now: float) -> bool:
+        """Return whether an ACK should leave with other frames before it is due, to save a datagram of its own.
+
+        Not where the last one is so young that another frame to ride with is likely to come in time.
+        """
+        return self._due is not None and now - self._acked_at >= self._delay
+
     @property
     def largest(self) -> int:
         """The highest number that arrived; -1 before the first."""
@@ -110,6 +126,7 @@ class AckTracker:
         self._datagrams = 0
         self._size = 0
         self._due = None
+        self._acked_at = now
         ranges = tuple((start, stop - 1) for start, stop in self._numbers)[::-1]
         return Ack(delay_us=max(0, round((now - self._largest_at) * 1e6)), ranges=ranges)
 

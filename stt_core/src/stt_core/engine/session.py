@@ -716,7 +716,7 @@ class Session:
             packer.datagram_size = min(packer.datagram_size, left)
             limit = min(limit, left - packer.datagram_size + 1)
         ack_due = self._acks.due
-        if ack_due is not None and (ack_due <= now or (limit > 0 and self._outbox)):
+        if ack_due is not None and (ack_due <= now or (limit > 0 and self._outbox and self._acks.rides(now))):
             self._pack_ack(packer, now)
         if limit > 0:
             self._outbox.pack(packer, limit)
