@@ -123,6 +123,8 @@ class Outbox:
     # Internals
 
     def _pack_control(self, packer: Packer, limit: int) -> None:
+        if not self._control:
+            return
         waiting, self._control = self._control, {}
         for content in waiting:
             if packer.bytes_packed < limit:

@@ -217,11 +217,12 @@ class PathTable:
 
     def next_timeout(self) -> float | None:
         """Return when :meth:`handle_timeout`, or :meth:`probes`, is due."""
-        times = [at for path in self for at in (path.recovery.next_timeout(), path.next_timeout()) if at is not None]
-        check_at = self._choice.next_timeout()
-        if check_at is not None:
-            times.append(check_at)
-        return min(times, default=None)
+        soonest = self._choice.next_timeout()
+        for path in self._paths.values():
+            for at in (path.recovery.next_timeout(), path.next_timeout()):
+                if at is not None and (soonest is None or at < soonest):
+                    soonest = at
+        return soonest
 
     @property
     def frames_lost(self) -> int:

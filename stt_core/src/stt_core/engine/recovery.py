@@ -54,13 +54,15 @@ class SentFrame(NamedTuple):
 class RttEstimator:
     """The round trip of a path, in seconds, never zero (RFC 9002 section 5)."""
 
-    __slots__ = ("latest", "minimum", "smoothed", "variance")
+    __slots__ = ("latest", "minimum", "pto", "smoothed", "variance")
 
     def __init__(self, initial: float | None = None) -> None:
         self.latest: float | None = None
         self.minimum = float("inf")
         self.smoothed = _INITIAL_RTT if initial is None else max(initial, _MIN_RTT)
         self.variance = self.smoothed / 2
+        self.pto = self._probe_timeout()
+        """The probe time-out without the peer's delay and back-off."""
 
     def update(self, sample: float, ack_delay: float) -> None:
         """Take a measured round trip, of which the peer held the acknowledgement back ``ack_delay``."""
@@ -71,19 +73,18 @@ class RttEstimator:
         if first:
             self.smoothed = sample
             self.variance = sample / 2
-            return
-        adjusted = sample - ack_delay if sample - ack_delay >= self.minimum else sample
-        self.variance += (abs(self.smoothed - adjusted) - self.variance) / 4
-        self.smoothed += (adjusted - self.smoothed) / 8
+        else:
+            adjusted = sample - ack_delay if sample - ack_delay >= self.minimum else sample
+            self.variance += (abs(self.smoothed - adjusted) - self.variance) / 4
+            self.smoothed += (adjusted - self.smoothed) / 8
+        self.pto = self._probe_timeout()
 
     def forget_minimum(self) -> None:
         """Begin the minimum anew with the latest round trip, because the path may be another (section 5.2)."""
         assert self.latest is not None
         self.minimum = self.latest
 
-    @property
-    def pto(self) -> float:
-        """The probe time-out without the peer's delay and back-off."""
+    def _probe_timeout(self) -> float:
         return self.smoothed + max(4 * self.variance, _GRANULARITY)
 
 
