@@ -198,6 +198,18 @@ def test_data_that_overtakes_its_opening_waits_for_it() -> None:
     assert rogue.session.read(1, 100) == b"early"
 
 
+def test_an_answer_that_overtakes_the_acknowledgement_of_the_opening_is_told() -> None:
+    rogue = Rogue()
+    stream_id = opened(rogue.session)
+    rogue.session.write(stream_id, b"question")
+    rogue.session.trains_to_send(0.0)
+
+    rogue.data(0, b"answer", stream_id)
+
+    assert events.StreamReadable(stream_id) in rogue.session.events()
+    assert rogue.session.read(stream_id, 100) == b"answer"
+
+
 def test_data_that_overtakes_its_opening_is_bounded_by_credit() -> None:
     rogue = Rogue(stream_credit=1000)
 

@@ -196,7 +196,9 @@ class Multiplexer:
     def tell_readers(self) -> None:
         """Tell, at the end of a burst, which streams have something to read."""
         for stream in self._touched.values():
-            if stream.opened and stream.receiving.readable and not stream.receiving.stopped:
+            # A stream of this side's is known here before the peer has acknowledged that it was opened.
+            is_known = stream.opened or self._streams.is_local(stream.stream_id)
+            if is_known and stream.receiving.readable and not stream.receiving.stopped:
                 self._events.append(events.StreamReadable(stream.stream_id))
         self._touched.clear()
 
