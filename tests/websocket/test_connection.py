@@ -375,7 +375,7 @@ def test_fragments_out_of_order_are_refused(data: bytes, reason: str) -> None:
 
 @pytest.mark.parametrize("bad", [b"\xff", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80", b"\xc3"])
 @pytest.mark.parametrize("is_fragmented", [False, True])
-def test_text_that_is_not_utf_8_is_answered_with_1007(bad: bytes, is_fragmented: bool) -> None:  # noqa: FBT001
+def test_text_that_is_not_utf_8_is_answered_with_1007(bad: bytes, *, is_fragmented: bool) -> None:
     payload = b"good" + bad
     frames = (
         [frame(Opcode.TEXT, payload[:5], is_final=False), frame(Opcode.CONTINUATION, payload[5:])]

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -33,11 +33,11 @@ class Asker:
         self.is_writable = asyncio.Event()
         self._changed = asyncio.Event()
 
-    def events_received(self, channel: Channel, events: list[Event]) -> None:  # noqa: ARG002
+    def events_received(self, channel: Channel, events: list[Event]) -> None:
         self.answers += events
         self._changed.set()
 
-    def writable(self, channel: Channel) -> None:  # noqa: ARG002
+    def writable(self, channel: Channel) -> None:
         self.is_writable.set()
 
     def closed(self, channel: Channel, reason: str) -> None: ...
@@ -49,8 +49,8 @@ class Asker:
                 await self._changed.wait()
 
 
-async def ask(url: str, asker: Asker, **options: object) -> Channel:
-    with_options = WebSocketOptions(**options)  # type: ignore[arg-type]
+async def ask(url: str, asker: Asker, **options: Any) -> Channel:
+    with_options = WebSocketOptions(**options)
     link, rest, _ = await dial(WebSocketURL.parse(url), with_options)
     channel = Channel(link, Role.CLIENT, asker, with_options)
     channel.start(rest)

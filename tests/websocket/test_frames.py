@@ -54,7 +54,7 @@ def test_headers_have_the_bytes_of_the_rfc(header: bytes, expected: str) -> None
     is_final=st.booleans(),
     before=st.binary(max_size=3),
 )
-def test_decoding_inverts_encoding(opcode: Opcode, size: int, key: bytes, is_final: bool, before: bytes) -> None:  # noqa: FBT001
+def test_decoding_inverts_encoding(opcode: Opcode, size: int, key: bytes, *, is_final: bool, before: bytes) -> None:
     header = encode_header(opcode, size, key, is_final=is_final)
 
     decoded = decode_header(before + header + b"rest", len(before), is_masked=bool(key))
@@ -72,11 +72,11 @@ def test_a_header_is_not_decoded_before_its_last_byte(size: int, key: bytes) -> 
 
 
 @given(data=st.binary(max_size=20), is_masked=st.booleans())
-def test_any_bytes_are_decoded_or_refused_with_a_code(data: bytes, is_masked: bool) -> None:  # noqa: FBT001
+def test_any_bytes_are_decoded_or_refused_with_a_code(data: bytes, *, is_masked: bool) -> None:
     try:
         header = decode_header(data, 0, is_masked=is_masked)
     except ProtocolViolation as violation:
-        assert violation.close_code == CloseCode.PROTOCOL_ERROR  # noqa: PT017
+        assert violation.close_code == CloseCode.PROTOCOL_ERROR  # noqa: PT017  or nothing is raised
     else:
         assert (
             header is None
@@ -172,6 +172,6 @@ def test_any_close_payload_is_decoded_or_refused_with_a_code(payload: bytes) -> 
     try:
         code, _ = decode_close(payload)
     except ProtocolViolation as violation:
-        assert violation.close_code in {CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA}  # noqa: PT017
+        assert violation.close_code in {CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA}  # noqa: PT017  as above
     else:
         assert code == CloseCode.NO_CODE or code == int.from_bytes(payload[:2], "big")

@@ -147,7 +147,7 @@ async def test_a_refused_client_that_does_not_go_is_cut_off(opened: Opened, raw_
         while True:
             try:
                 await opened(server.url)
-            except Exception:  # noqa: BLE001 - refused until the place is free again
+            except Exception:  # noqa: BLE001  refused until the place is free again
                 await asyncio.sleep(0.1)
                 continue
             break
@@ -337,7 +337,7 @@ async def test_a_client_that_is_not_read_is_not_taken_for_dead(opened: Opened, r
     server = await opened(LOCAL, listening=True, ping_interval=0.05, ping_timeout=0.05, receive_buffer_size=1)
     client = await raw_client(server.url)
     await client.send(frame(Opcode.BINARY, b"first"))
-    while not server.statistics().messages_received:  # noqa: ASYNC110 - counters tell nobody
+    while not server.statistics().messages_received:  # noqa: ASYNC110  counters tell nobody
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.3)  # long enough to be found dead, were its pongs not still in the socket
 
@@ -361,7 +361,7 @@ async def test_a_client_that_does_not_read_holds_back_its_sender_and_nobody_else
     ((_, deaf),) = receiver.messages
     message = bytes(100_000)
 
-    while server.send_train(Train(message, len(message)), deaf):  # noqa: ASYNC110 - full when the socket is
+    while server.send_train(Train(message, len(message)), deaf):  # noqa: ASYNC110  full when the socket is
         await asyncio.sleep(0)
 
     honest = await opened(server.url)
@@ -412,7 +412,7 @@ async def test_a_reset_while_this_side_sends_is_told(opened: Opened, raw_client:
     await receiver.until(lambda: bool(receiver.messages))
     ((_, address),) = receiver.messages
     message = bytes(1_000_000)
-    while server.send_train(Train(message, len(message)), address):  # noqa: ASYNC110 - full when the socket is
+    while server.send_train(Train(message, len(message)), address):  # noqa: ASYNC110  full when the socket is
         await asyncio.sleep(0)
 
     client.sock.close()  # with bytes unread: the kernel sends a reset

@@ -89,8 +89,9 @@ async def test_an_end_right_behind_data_is_not_missed(
 async def test_a_turn_is_bounded_and_the_next_one_goes_on(
     pair: tuple[Link, Link],
     read: Callable[[Link], bytes | None],
-    is_bulk: bool,  # noqa: FBT001
     limit: int,
+    *,
+    is_bulk: bool,
 ) -> None:
     assert write(pair[0], DATA[:100], DATA[100:]) > limit
     received = b""

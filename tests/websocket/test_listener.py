@@ -55,7 +55,7 @@ async def test_a_process_without_descriptors_accepts_again_once_it_has_some(
         no_descriptors()
         waiting.connect_ex(("127.0.0.1", WebSocketURL.parse(server.url).port))
         async with asyncio.timeout(PATIENCE):
-            while not caplog.records:  # noqa: ASYNC110 - a log tells nobody
+            while not caplog.records:  # noqa: ASYNC110  a log tells nobody
                 await asyncio.sleep(0.01)
             # The others are served meanwhile, and the loop does not spin on the socket that stays readable.
             await open_one.send(b"\x88\x80\0\0\0\0")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import ssl
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -38,9 +39,10 @@ def test_every_option_is_on_the_page_with_its_default() -> None:
 
 @pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if isinstance(field.default, int | float)])
 def test_an_option_out_of_its_range_is_refused(name: str) -> None:
-    for value in (0, -1, float("nan")):
+    values: tuple[Any, ...] = (0, -1, float("nan"))
+    for value in values:
         with pytest.raises(ConfigError, match=name):
-            WebSocketOptions(**{name: value})  # type: ignore[arg-type]
+            WebSocketOptions(**{name: value})
 
 
 def test_close_codes_of_the_page_are_the_ones_that_are_sent() -> None:

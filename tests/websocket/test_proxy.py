@@ -80,7 +80,7 @@ def test_a_clients_proxy_field_does_not_reach_a_cgi_program() -> None:
         ("[fe80::1%25eth0]", "fe80::/10", True),
     ],
 )
-def test_no_proxy_says_what_is_reached_directly(host: str, exempt: str, is_direct: bool) -> None:  # noqa: FBT001
+def test_no_proxy_says_what_is_reached_directly(host: str, exempt: str, *, is_direct: bool) -> None:
     url = WebSocketURL.parse(f"ws://{host}:8080/")
 
     proxy = find_proxy(url, {"http_proxy": "http://proxy:3128", "no_proxy": exempt})

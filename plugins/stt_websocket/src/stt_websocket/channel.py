@@ -208,7 +208,7 @@ class Channel:
         self._incomplete_size = size
         largest = None if self._incomplete is None else self._incomplete.update(self, size)
         if largest is not None:
-            largest._give_up()  # noqa: SLF001 - of its own class
+            largest._give_up()  # noqa: SLF001  of its own class
 
     def _give_up(self) -> None:
         reason = "incomplete messages take too much memory"

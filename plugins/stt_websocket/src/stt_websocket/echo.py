@@ -45,7 +45,7 @@ class Echo:
         channel.send(self._held.pop(channel))
         channel.resume_reading()
 
-    def closed(self, channel: Channel, reason: str) -> None:  # noqa: ARG002 - no matter why
+    def closed(self, channel: Channel, reason: str) -> None:  # noqa: ARG002  no matter why
         """Forget what was held back."""
         self._held.pop(channel, None)
 
@@ -113,14 +113,14 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.side == "client":
-            print(f"{asyncio.run(run_cases(arguments.url))} cases")  # noqa: T201 - the command's result
+            print(f"{asyncio.run(run_cases(arguments.url))} cases")  # noqa: T201  the command's result
         else:
             scheme = "wss" if arguments.tls else "ws"
             asyncio.run(serve(f"{scheme}://{arguments.host}:{arguments.port}"))
     except KeyboardInterrupt:
         return 130
     except STTError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)  # noqa: T201  as above
         return 1
     return 0
 

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import os
 import re
+from abc import ABC, abstractmethod
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,7 @@ from stt_websocket.errors import UpgradeRefused
 from stt_websocket.heads import MAX_FIELDS, MAX_HEAD_SIZE, Head, HeadReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from stt_core.interfaces.transport import Buffer
     from stt_websocket.urls import WebSocketURL
@@ -73,7 +74,52 @@ class UpgradeRequest:
     """The sub-protocol that was selected."""
 
 
-class ServerHandshake:
+class Handshake(ABC):
+    """One side of an exchange of heads, as far as all of them are alike.
+
+    Args:
+        reader: Collects the head of the other side.
+        outgoing: What is to be sent at once.
+    """
+
+    def __init__(self, reader: HeadReader, outgoing: Iterable[bytes] = ()) -> None:
+        self._reader = reader
+        self._outgoing = list(outgoing)
+        self.refusal: UpgradeRefused | None = None
+
+    @property
+    def rest(self) -> bytes:
+        """What the other side sent behind its head."""
+        return self._reader.rest
+
+    # Inputs
+
+    def receive_data(self, data: Buffer) -> None:
+        """Take bytes of the other side, cut anywhere; only until the handshake has ended one way or the other."""
+        try:
+            head = self._reader.receive_data(data)
+            if head is not None:
+                self._receive_head(head)
+        except UpgradeRefused as refusal:
+            self._refuse(refusal)
+
+    # Outputs
+
+    def data_to_send(self) -> list[bytes]:
+        """Return what is to be sent, and forget it."""
+        outgoing, self._outgoing = self._outgoing, []
+        return outgoing
+
+    # Internals
+
+    @abstractmethod
+    def _receive_head(self, head: Head) -> None: ...
+
+    def _refuse(self, refusal: UpgradeRefused) -> None:
+        self.refusal = refusal
+
+
+class ServerHandshake(Handshake):
     """The server's side of one opening handshake.
 
     Drive it in this order after every input: :meth:`data_to_send`, :attr:`request`, :attr:`refusal`. Once ``request``
@@ -81,27 +127,9 @@ class ServerHandshake:
     """
 
     def __init__(self, policy: UpgradePolicy) -> None:
+        super().__init__(HeadReader(max_size=policy.max_head_size, max_fields=policy.max_fields))
         self._policy = policy
-        self._reader = HeadReader(max_size=policy.max_head_size, max_fields=policy.max_fields)
-        self._outgoing: list[bytes] = []
         self.request: UpgradeRequest | None = None
-        self.refusal: UpgradeRefused | None = None
-
-    @property
-    def rest(self) -> bytes:
-        """What the client sent behind its request."""
-        return self._reader.rest
-
-    # Inputs
-
-    def receive_data(self, data: Buffer) -> None:
-        """Take bytes of the client, cut anywhere; only until the handshake has ended one way or the other."""
-        try:
-            head = self._reader.receive_data(data)
-            if head is not None:
-                self._answer(head)
-        except UpgradeRefused as refusal:
-            self.refuse(refusal)
 
     # Commands
 
@@ -117,18 +145,14 @@ class ServerHandshake:
             f"Content-Length: {len(body)}",
             *_REFUSAL_FIELDS.get(refusal.status, ()),
         ]
-        self._outgoing.append(_encode_head(fields) + body)
-
-    # Outputs
-
-    def data_to_send(self) -> list[bytes]:
-        """Return what is to be sent, and forget it."""
-        outgoing, self._outgoing = self._outgoing, []
-        return outgoing
+        self._outgoing.append(encode_head(fields) + body)
 
     # Internals
 
-    def _answer(self, head: Head) -> None:
+    def _refuse(self, refusal: UpgradeRefused) -> None:
+        self.refuse(refusal)
+
+    def _receive_head(self, head: Head) -> None:
         policy = self._policy
         path, query = _check_request_line(head.start_line)
         host = _check_host(head, policy.allowed_hosts)
@@ -154,11 +178,11 @@ class ServerHandshake:
         ]
         if subprotocol is not None:
             fields.append(f"Sec-WebSocket-Protocol: {subprotocol}")
-        self._outgoing.append(_encode_head(fields))
+        self._outgoing.append(encode_head(fields))
         self.request = UpgradeRequest(path=path, query=query, host=host, origin=origin, subprotocol=subprotocol)
 
 
-class ClientHandshake:
+class ClientHandshake(Handshake):
     """The client's side of one opening handshake.
 
     Drive it in this order, also before the first input: :meth:`data_to_send`, :attr:`is_complete`, :attr:`refusal`.
@@ -190,38 +214,12 @@ class ClientHandshake:
         ]
         if subprotocol is not None:
             fields.append(f"Sec-WebSocket-Protocol: {subprotocol}")
-        self._outgoing = [_encode_head(fields)]
-        self._reader = HeadReader()
+        super().__init__(HeadReader(), [encode_head(fields)])
         self.is_complete = False
-        self.refusal: UpgradeRefused | None = None
-
-    @property
-    def rest(self) -> bytes:
-        """What the server sent behind its response."""
-        return self._reader.rest
-
-    # Inputs
-
-    def receive_data(self, data: Buffer) -> None:
-        """Take bytes of the server, cut anywhere; only until the handshake has ended one way or the other."""
-        try:
-            head = self._reader.receive_data(data)
-            if head is not None:
-                self._check(head)
-                self.is_complete = True
-        except UpgradeRefused as refusal:
-            self.refusal = refusal
-
-    # Outputs
-
-    def data_to_send(self) -> list[bytes]:
-        """Return what is to be sent, and forget it."""
-        outgoing, self._outgoing = self._outgoing, []
-        return outgoing
 
     # Internals
 
-    def _check(self, head: Head) -> None:
+    def _receive_head(self, head: Head) -> None:
         status = parse_status(head)
         if status != HTTPStatus.SWITCHING_PROTOCOLS:
             raise UpgradeRefused(status, f"the server answered {head.start_line[9:109]!r}")
@@ -239,6 +237,7 @@ class ClientHandshake:
         selected = head.values("sec-websocket-protocol")
         if selected != ([] if self._subprotocol is None else [self._subprotocol]):
             raise UpgradeRefused(status, f"the server does not select sub-protocol {self._subprotocol}")
+        self.is_complete = True
 
 
 def accept_value(key: str) -> str:
@@ -258,14 +257,15 @@ def parse_status(head: Head) -> int:
     return int(match["status"])
 
 
+def encode_head(lines: list[str]) -> bytes:
+    """Return the bytes of a start line and fields."""
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
 _REFUSAL_FIELDS: Final = {
     405: ("Allow: GET",),
     426: ("Upgrade: websocket", "Sec-WebSocket-Version: 13"),
 }
-
-
-def _encode_head(lines: list[str]) -> bytes:
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def _check_request_line(line: str) -> tuple[str, str | None]:

@@ -12,13 +12,13 @@ import attrs
 
 from stt_core.errors import ConfigError
 from stt_websocket.errors import UpgradeRefused
-from stt_websocket.handshake import parse_status
-from stt_websocket.heads import Head, HeadReader
+from stt_websocket.handshake import Handshake, encode_head, parse_status
+from stt_websocket.heads import HeadReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stt_core.interfaces.transport import Buffer
+    from stt_websocket.heads import Head
     from stt_websocket.urls import WebSocketURL
 
 _PROXY = re.compile(
@@ -92,7 +92,7 @@ def _is_exempt(url: WebSocketURL, entry: str) -> bool:
     return False
 
 
-class ProxyHandshake:
+class ProxyHandshake(Handshake):
     """Asks a proxy for a tunnel to a host; driven like :class:`~stt_websocket.handshake.ClientHandshake`."""
 
     def __init__(self, proxy: Proxy, url: WebSocketURL) -> None:
@@ -100,35 +100,15 @@ class ProxyHandshake:
         lines = [f"CONNECT {host}:{url.port} HTTP/1.1", f"Host: {host}:{url.port}"]
         if proxy.credentials is not None:
             lines.append(f"Proxy-Authorization: Basic {base64.b64encode(proxy.credentials).decode()}")
-        self._outgoing = [("\r\n".join(lines) + "\r\n\r\n").encode("ascii")]
-        self._reader = HeadReader()
+        super().__init__(HeadReader(), [encode_head(lines)])
         self.is_complete = False
-        self.refusal: UpgradeRefused | None = None
-
-    # Inputs
-
-    def receive_data(self, data: Buffer) -> None:
-        """Take bytes of the proxy, cut anywhere; only until the handshake has ended one way or the other."""
-        try:
-            head = self._reader.receive_data(data)
-            if head is not None:
-                self._check(head)
-                self.is_complete = True
-        except UpgradeRefused as refusal:
-            self.refusal = refusal
-
-    # Outputs
-
-    def data_to_send(self) -> list[bytes]:
-        """Return what is to be sent, and forget it."""
-        outgoing, self._outgoing = self._outgoing, []
-        return outgoing
 
     # Internals
 
-    def _check(self, head: Head) -> None:
+    def _receive_head(self, head: Head) -> None:
         status = parse_status(head)
         if not 200 <= status <= 299:
             raise UpgradeRefused(status, f"the proxy answered {head.start_line[9:109]!r}")
-        if self._reader.rest:
+        if self.rest:
             raise UpgradeRefused(status, "the proxy sent bytes of its own into the tunnel")
+        self.is_complete = True

@@ -232,7 +232,7 @@ class WebSocketTransport(BatchTransport):
             self._paused.add(channel)
         self._wake()
 
-    def writable(self, channel: Channel) -> None:  # noqa: ARG002 - whoever waits tries again, whatever channel it is
+    def writable(self, channel: Channel) -> None:  # noqa: ARG002  whoever waits tries again, whatever channel it is
         """Learn that a connection takes messages again."""
         self._wake()
         if self._receiver is not None:
