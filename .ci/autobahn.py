@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 SUITE = Path(__file__).resolve().parents[2] / "shared" / "tools" / "autobahn"
-VENV = Path(os.environ.get("AUTOBAHN_VENV", "/tmp/autobahn27"))  # noqa: S108 - the default of the suite's install.sh
+VENV = Path(os.environ.get("AUTOBAHN_VENV", "/tmp/autobahn27"))  # noqa: S108  the default of the suite's install.sh
 
 
 def main() -> int:

@@ -110,7 +110,7 @@ class Results:
             return "failed" if (column.measure, name) in self._errors else MISSING
         middle = column.text(statistics.median(values))
         low, high = column.text(min(values)), column.text(max(values))
-        return middle if low == high else f"{middle} ({low}–{high})"  # noqa: RUF001
+        return middle if low == high else f"{middle} ({low}–{high})"  # noqa: RUF001  the dash of a range
 
 
 # Tables

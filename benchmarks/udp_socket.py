@@ -138,7 +138,7 @@ async def send(pipe: Connection, total: int, segment_size: int) -> str:
 
 def run(coroutine: Coroutine[Any, Any, Any], *, plain: bool, loop: str) -> Any:
     if plain:
-        socket.socket = PlainSocket  # type: ignore[misc]
+        socket.socket = PlainSocket  # type: ignore[misc]  # for the transport, which makes its own
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if loop == "uvloop":
         factory = import_module("uvloop").new_event_loop
@@ -146,11 +146,11 @@ def run(coroutine: Coroutine[Any, Any, Any], *, plain: bool, loop: str) -> Any:
         return runner.run(coroutine)
 
 
-def receiver_process(pipe: Connection, total: int, plain: bool, loop: str) -> None:  # noqa: FBT001
+def receiver_process(pipe: Connection, total: int, *, plain: bool, loop: str) -> None:
     run(receive(pipe, total), plain=plain, loop=loop)
 
 
-def sender_process(pipe: Connection, total: int, segment_size: int, plain: bool, loop: str) -> None:  # noqa: FBT001
+def sender_process(pipe: Connection, total: int, segment_size: int, *, plain: bool, loop: str) -> None:
     print(run(send(pipe, total, segment_size), plain=plain, loop=loop), flush=True)
 
 
@@ -165,10 +165,9 @@ def main() -> None:
         for segment_size in arguments.segment_sizes:
             total = arguments.megabytes * 1_000_000 // (4 if plain else 1)
             here, there = multiprocessing.Pipe()
-            receiver = multiprocessing.Process(target=receiver_process, args=(there, total, plain, arguments.loop))
-            sender = multiprocessing.Process(
-                target=sender_process, args=(here, total, segment_size, plain, arguments.loop)
-            )
+            how = {"plain": plain, "loop": arguments.loop}
+            receiver = multiprocessing.Process(target=receiver_process, args=(there, total), kwargs=how)
+            sender = multiprocessing.Process(target=sender_process, args=(here, total, segment_size), kwargs=how)
             receiver.start()
             sender.start()
             sender.join()

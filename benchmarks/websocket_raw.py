@@ -178,7 +178,7 @@ class Picows(Library):
     def make_listener(self, on_message: Callable[[Peer, int], None]) -> Any:
         base: Any = importlib.import_module("picows").WSListener
 
-        class Listener(base):  # type: ignore[misc]
+        class Listener(base):  # type: ignore[misc]  # it may be missing
             def __init__(self) -> None:
                 self.is_writable = asyncio.Event()
                 self.is_writable.set()
@@ -186,7 +186,7 @@ class Picows(Library):
             def on_ws_connected(self, transport: Any) -> None:
                 self.peer = PicowsPeer(transport, self.is_writable)
 
-            def on_ws_frame(self, transport: Any, frame: Any) -> None:  # noqa: ARG002
+            def on_ws_frame(self, _: Any, frame: Any) -> None:
                 on_message(self.peer, len(frame.get_payload_as_bytes()))
 
             def pause_writing(self) -> None:
@@ -210,7 +210,8 @@ class Picows(Library):
         _, listener = await picows.ws_connect(
             lambda: self.make_listener(on_message), url, ssl_context=context, max_frame_size=2 * MIB
         )
-        return listener.peer  # type: ignore[no-any-return]
+        peer: Peer = listener.peer
+        return peer
 
 
 class PicowsPeer(Peer):

@@ -23,7 +23,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!stt_core\.).*"),
     ("py:.*", r"stt_core\.engine\..*"),
-    ("py:class", r"stt_core\.testing\.\w+\.(Place|_Storage)"),  # type variables, which have no entry of their own
+    # Type variables, which have no entry of their own.
+    ("py:class", r"stt_core\.(testing\.\w+\.(Place|_Storage)|subscriptions\.EventT)"),
 ]
 
 # Only this: a short name that two modules have, such as FrameType, in a signature; the text beside it tells which.

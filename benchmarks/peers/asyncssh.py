@@ -54,7 +54,7 @@ class AsyncsshPeer(Peer):
             await on_channel(AsyncsshChannel(reader, writer))
             writer.close()
 
-        class Server(import_module("asyncssh").SSHServer):  # type: ignore[misc]
+        class Server(import_module("asyncssh").SSHServer):  # type: ignore[misc]  # it may be missing
             def begin_auth(self, _: str) -> bool:
                 return False
 

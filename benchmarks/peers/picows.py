@@ -66,7 +66,7 @@ class PicowsChannel(Channel):
 
 
 def make_listener(on_channel: OnChannel | None) -> Any:
-    class Listener(import_module("picows").WSListener):  # type: ignore[misc]
+    class Listener(import_module("picows").WSListener):  # type: ignore[misc]  # it may be missing
         def on_ws_connected(self, transport: Any) -> None:
             self.channel = PicowsChannel(transport)
             if on_channel is not None:

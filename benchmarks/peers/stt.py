@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.peers.base import Channel, Connection, OnChannel, Options, Peer
 from stt_core import SessionClosed, STTConfig, STTNode
@@ -71,12 +71,12 @@ class STTPeer(Peer):
     def __init__(self, options: Options, scheme: str, max_datagram_size: int = 65_507) -> None:
         super().__init__(options)
         self.url = f"{scheme}://127.0.0.1:0"
-        controller = {"congestion_controller": options.controller} if options.controller else {}
+        controller: dict[str, Any] = {"congestion_controller": options.controller} if options.controller else {}
         self.config = STTConfig(
             max_datagram_size=max_datagram_size,
             max_sessions_per_peer=100_000,  # all clients are one node
             idle_timeout=600.0,
-            **controller,  # type: ignore[arg-type]
+            **controller,
         )
         self.node: STTNode | None = None
 
@@ -92,6 +92,7 @@ class STTPeer(Peer):
                 channel = asyncio.ensure_future(on_channel(STTChannel(stream)))
                 channels.add(channel)
                 channel.add_done_callback(channels.discard)
+                del stream, channel  # neither is part of an idle session
 
         async def echo_datagrams(session: STTSession) -> None:
             with contextlib.suppress(SessionClosed):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 SHARED = secrets.token_bytes(32)
 
 
-def make_node(**settings: object) -> STTNode:
-    return STTNode(node_seed=secrets.token_bytes(32), shared_seed=SHARED, **settings)  # type: ignore[arg-type]
+def make_node(**settings: Any) -> STTNode:
+    return STTNode(node_seed=secrets.token_bytes(32), shared_seed=SHARED, **settings)
 
 
 async def listen(node: STTNode) -> str:
@@ -352,10 +352,7 @@ async def test_an_observer_may_close_a_session_of_which_more_is_to_be_told() -> 
         second.rotate_keys()
 
         assert (await second.wait_closed()).reason == "and this one"
-        assert [(await anext(ended)).session_id for _ in range(2)] == [  # type: ignore[attr-defined]
-            first.session_id,
-            second.session_id,
-        ]
+        assert [(await anext(ended)).session_id for _ in range(2)] == [first.session_id, second.session_id]
 
 
 @pytest.mark.asyncio
@@ -380,7 +377,7 @@ async def test_an_observer_that_raises_is_quarantined_and_the_node_runs_on() -> 
         assert info.state is PluginState.FAILED
         assert "out of order" in info.reason
         assert "Traceback" in info.traceback
-        assert "out of order" in (await anext(events)).reason  # type: ignore[attr-defined]
+        assert "out of order" in (await anext(events)).reason
 
 
 @pytest.mark.asyncio
@@ -402,7 +399,7 @@ async def test_an_observer_that_lets_a_cancellation_escape_cancels_nobody_else(*
         session = await peer.connect(await listen(server))
         await session.ping()
 
-        assert "CancelledError" in (await anext(events)).reason  # type: ignore[attr-defined]
+        assert "CancelledError" in (await anext(events)).reason
 
 
 @pytest.mark.asyncio

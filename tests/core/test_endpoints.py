@@ -329,7 +329,7 @@ async def test_a_flood_through_a_relay_waits_for_the_handler_behind_it() -> None
 class Deaf(EndpointService):
     """Takes no answer off its peer's hands, and so gives no room for others."""
 
-    def receive(self, session: STTSession, frame_type: int, message: bytes) -> bool:  # noqa: ARG002  as overridden
+    def receive(self, session: STTSession, frame_type: int, message: bytes) -> bool:
         return False
 
 

@@ -1,7 +1,5 @@
 """Does a link carry messages for any transport, and is it lost alone, whatever that transport does?"""
 
-# ruff: noqa: ARG002  the interfaces have these arguments
-
 from __future__ import annotations
 
 import asyncio
@@ -207,7 +205,7 @@ async def test_any_other_error_becomes_a_transport_error_without_what_is_secret(
     async def fail() -> None:
         raise error
 
-    transport.open = fail  # type: ignore[method-assign]
+    transport.open = fail  # type: ignore[method-assign]  # of this one
 
     with pytest.raises(TransportError, match="toy://host/path: the transport failed to open") as caught:
         await open_link(making(transport), URL, Owner(), listening=True)
@@ -224,7 +222,7 @@ async def test_a_transport_that_does_not_name_its_peer_cannot_be_used() -> None:
     async def forget() -> None:
         pass
 
-    transport.open = forget  # type: ignore[method-assign]
+    transport.open = forget  # type: ignore[method-assign]  # of this one
 
     with pytest.raises(TransportError, match="address of the peer"):
         await open_link(making(transport), URL, Owner(), listening=False)
@@ -238,7 +236,7 @@ async def test_a_batch_transport_that_does_not_start_is_closed() -> None:
     def fail(receiver: TransportReceiver) -> None:
         raise OSError(f"cannot deliver to {type(receiver).__name__}")
 
-    transport.start = fail  # type: ignore[method-assign]
+    transport.start = fail  # type: ignore[method-assign]  # of this one
 
     with pytest.raises(TransportError, match="cannot deliver to OpenLink"):
         await open_link(making(transport), URL, Owner(), listening=True)
@@ -655,7 +653,7 @@ async def test_a_batch_transport_that_has_failed_is_lost_once() -> None:
 
 
 @pytest.mark.parametrize("make", [Toy, BatchToy])
-async def test_closing_twice_closes_once(make: Callable[[], Transport]) -> None:
+async def test_closing_twice_closes_once(make: Callable[[], Toy | BatchToy]) -> None:
     transport = make()
     link, _ = await opened(transport)
 
@@ -663,7 +661,7 @@ async def test_closing_twice_closes_once(make: Callable[[], Transport]) -> None:
     await asyncio.gather(first, second)
 
     assert first is second
-    assert transport.closed == 1  # type: ignore[attr-defined]
+    assert transport.closed == 1
 
 
 async def test_what_waits_leaves_before_the_transport_closes() -> None:
@@ -726,19 +724,19 @@ async def test_what_the_owner_held_back_leaves_as_well() -> None:
 
 
 @pytest.mark.parametrize("make", [Toy, BatchToy])
-async def test_a_transport_that_takes_nothing_holds_nobody_up_for_long(make: Callable[[], Transport]) -> None:
+async def test_a_transport_that_takes_nothing_holds_nobody_up_for_long(make: Callable[[], Toy | BatchToy]) -> None:
     transport = make()
     link, owner = await opened(transport)
     if isinstance(transport, Toy):
         transport.gate.clear()
     else:
-        transport.room = 0  # type: ignore[attr-defined]
+        transport.room = 0
     link.send(train(b"1"), "a")
 
     async with asyncio.timeout(5):
         await link.close()
 
-    assert transport.closed == 1  # type: ignore[attr-defined]
+    assert transport.closed == 1
     link.send(train(b"2"), "a")
     assert not link.blocked
     assert owner.is_quiet

@@ -264,7 +264,7 @@ def test_of_a_plugin_that_fails_to_register_nothing_stays() -> None:
 def test_it_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Toy):
         @hookimpl
-        def stt_register_storage(self, register: Callable[..., None]) -> None:  # noqa: ARG002  the hook has it
+        def stt_register_storage(self, register: Callable[..., None]) -> None:
             raise OSError("no such device")
 
     with caplog.at_level(logging.WARNING):
@@ -276,7 +276,7 @@ def test_it_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_cancellation_that_nobody_asked_for_is_a_failure_like_any() -> None:
     class Cancelled:
         @hookimpl
-        def stt_register_storage(self, register: Callable[..., None]) -> None:  # noqa: ARG002  the hook has it
+        def stt_register_storage(self, register: Callable[..., None]) -> None:
             raise asyncio.CancelledError
 
     assert "CancelledError" in reason_of(Cancelled())
@@ -289,7 +289,7 @@ def test_an_exception_that_cannot_be_shown_is_no_matter() -> None:
 
     class Broken:
         @hookimpl
-        def stt_register_storage(self, register: Callable[..., None]) -> None:  # noqa: ARG002  the hook has it
+        def stt_register_storage(self, register: Callable[..., None]) -> None:
             raise UnspeakableError
 
     assert "UnspeakableError" in reason_of(Broken())
@@ -308,7 +308,7 @@ def test_attributes_that_fail_are_no_matter() -> None:
 async def test_a_node_runs_on_without_the_broken_ones(install: Callable[..., str]) -> None:
     class Broken:
         @hookimpl
-        def stt_register_transports(self, register: Callable[..., None]) -> None:  # noqa: ARG002  the hook has it
+        def stt_register_transports(self, register: Callable[..., None]) -> None:
             raise OSError("no such device")
 
     install("tin", "1 / 0")
@@ -507,7 +507,7 @@ def test_a_register_hook_that_yields_is_an_error() -> None:
 def test_a_wrapper_is_an_error() -> None:
     class Wrapper:
         @hookimpl(wrapper=True)
-        def stt_authorize(self, peer: object) -> Iterator[None]:  # noqa: ARG002  the hook has it
+        def stt_authorize(self, peer: object) -> Iterator[None]:
             return (yield)
 
     reason = reason_of(Wrapper())
@@ -639,7 +639,7 @@ def test_a_plugin_cannot_claim_a_name_twice() -> None:
 def test_what_a_failed_plugin_claimed_is_free_for_others() -> None:
     class Failing(Toy):
         @hookimpl
-        def stt_register_storage(self, register: Callable[..., None]) -> None:  # noqa: ARG002  the hook has it
+        def stt_register_storage(self, register: Callable[..., None]) -> None:
             raise OSError("no such device")
 
     assert "toy" in load(Failing(), Toy()).transports
@@ -734,7 +734,7 @@ def test_a_required_plugin_that_failed_is_fatal_and_says_where(install: Callable
 def test_the_second_of_a_name_does_not_stand_for_the_first() -> None:
     class Broken:
         @hookimpl
-        def stt_register_storage(self, register: Callable[..., None]) -> None:  # noqa: ARG002  the hook has it
+        def stt_register_storage(self, register: Callable[..., None]) -> None:
             raise OSError("no such device")
 
     Broken.__name__ = "Toy"

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import secrets
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -34,6 +34,7 @@ ENDED = 0x123
 STREAMS = 4
 
 Sessions = tuple[STTSession, STTSession]
+T = TypeVar("T")
 
 
 @pytest_asyncio.fixture
@@ -46,7 +47,7 @@ async def few_streams(make_node: Callable[..., STTNode]) -> Sessions:
     return near, await anext(listener.sessions())
 
 
-async def begun(work: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
+async def begun(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """Return a task that runs and waits for something."""
     task = asyncio.create_task(work)
     for _ in range(3):
@@ -141,7 +142,7 @@ async def test_opening_waits_while_the_peer_has_too_many_streams(few_streams: Se
     for _ in range(2):
         await end_both(opened.pop(0), far)
 
-    assert {(await each).label for each in waiting} == {"0", "1"}  # type: ignore[attr-defined]
+    assert {(await each).label for each in waiting} == {"0", "1"}
 
 
 async def end_both(stream: STTStream, far: STTSession) -> None:

@@ -118,9 +118,9 @@ async def test_sending_nothing_changes_nothing(streams: Streams) -> None:
 
 
 @pytest.mark.parametrize("wrong", [5, "text", None, [1, 2]])
-async def test_only_bytes_can_be_sent(streams: Streams, wrong: object) -> None:
+async def test_only_bytes_can_be_sent(streams: Streams, wrong: Any) -> None:
     with pytest.raises(TypeError):
-        await streams[0].send(wrong)  # type: ignore[arg-type]
+        await streams[0].send(wrong)
 
 
 async def test_bytes_of_any_memory_can_be_sent(streams: Streams) -> None:

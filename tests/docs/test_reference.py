@@ -6,6 +6,7 @@ import ast
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -69,13 +70,16 @@ RANGES = {
 def test_the_range_of_a_setting_is_the_one_on_the_page(name: str) -> None:
     lowest, highest = RANGES[name]
 
-    STTConfig(**{name: lowest})  # type: ignore[arg-type]
+    def configure(value: Any) -> None:
+        STTConfig(**{name: value})
+
+    configure(lowest)
     with pytest.raises(ConfigError, match=name):
-        STTConfig(**{name: lowest - 0.001})  # type: ignore[arg-type]
+        configure(lowest - 0.001)
     if highest is not None:
-        STTConfig(**{name: highest})  # type: ignore[arg-type]
+        configure(highest)
         with pytest.raises(ConfigError, match=name):
-            STTConfig(**{name: highest + 0.001})  # type: ignore[arg-type]
+            configure(highest + 0.001)
 
 
 def test_the_tree_of_errors_on_the_page_is_the_one_of_the_module() -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     ],
 )
 @pytest.mark.parametrize("listening", [True, False])
-def test_url_names_host_and_port(url: str, expected: tuple[str, int], listening: bool) -> None:  # noqa: FBT001
+def test_url_names_host_and_port(url: str, expected: tuple[str, int], *, listening: bool) -> None:
     assert parse_url(url, listening=listening) == expected
 
 
@@ -75,7 +75,7 @@ def test_what_can_only_be_listened_on_is_refused_when_connecting(url: str) -> No
     ],
 )
 @pytest.mark.parametrize("listening", [True, False])
-def test_other_forms_are_refused_by_name(url: str, what: str, listening: bool) -> None:  # noqa: FBT001
+def test_other_forms_are_refused_by_name(url: str, what: str, *, listening: bool) -> None:
     with pytest.raises(ConfigError, match=what):
         parse_url(url, listening=listening)
 

@@ -55,7 +55,7 @@ async def main() -> None:
         received = [len((await receiving.receive())[0]) for _ in range(TRAINS * 200)]
         await sender.done.wait()
     statistics = sending.statistics()
-    print(  # noqa: T201 - read by the test
+    print(  # noqa: T201  read by the test
         json.dumps(
             {
                 "sizes": sorted(set(received)),

@@ -48,7 +48,7 @@ class Westwood(CongestionController):
         starting = self._window < self._threshold
         self._window += sample.acked_bytes if starting else self.datagram_size * sample.acked_bytes / self._window
 
-    def lost(self, size: int, newest_sent_at: float, bytes_in_flight: int, now: float) -> None:  # noqa: ARG002
+    def lost(self, size: int, newest_sent_at: float, bytes_in_flight: int, now: float) -> None:
         """Fall to what the path holds without a queue, once for all losses of a flight."""
         if newest_sent_at <= self._reduced_at:
             return
@@ -56,7 +56,7 @@ class Westwood(CongestionController):
         self._window = min(self._window, max(self._rate * self._min_rtt, 2.0 * self.datagram_size))
         self._threshold = self._window
 
-    def congestion_persisted(self, now: float) -> None:  # noqa: ARG002
+    def congestion_persisted(self, now: float) -> None:
         """Begin anew."""
         self._window = 2.0 * self.datagram_size
         self._rate = 0.0

@@ -125,7 +125,7 @@ async def test_changes_of_which_one_fails_change_nothing() -> None:
     await store.store(b"a", b"before")
 
     with pytest.raises(TypeError):
-        await store.commit({b"a": b"after", b"b": "no bytes"}, [])  # type: ignore[dict-item]
+        await store.commit({b"a": b"after", b"b": "no bytes"}, [])  # type: ignore[dict-item]  # what is tested
 
     assert await store.retrieve(b"a") == b"before"
     assert await keys_of(store) == [b"a"]
@@ -135,7 +135,7 @@ async def test_a_value_does_not_change_with_the_callers_buffer() -> None:
     store = MemoryStorage()
     buffer = bytearray(b"before")
 
-    await store.store(b"key", buffer)  # type: ignore[arg-type]
+    await store.store(b"key", buffer)  # type: ignore[arg-type]  # what is tested
     buffer[:] = b"behind"
 
     assert await store.retrieve(b"key") == b"before"

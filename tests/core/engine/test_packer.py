@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -25,8 +25,8 @@ NOISE = random.Random(3).randbytes(1 << 20)
 class Receiver:
     """The other end of a session: keeps the trains that come, acknowledges all, and puts streams together."""
 
-    def __init__(self, **changes: object) -> None:
-        config = STTConfig(max_datagram_size=1472, **changes)  # type: ignore[arg-type]
+    def __init__(self, **changes: Any) -> None:
+        config = STTConfig(max_datagram_size=1472, **changes)
         self.session = make_session(is_initiator=True, config=config)
         self.peer = RoguePeer(is_initiator=False)
         self.trains: list[Train] = []

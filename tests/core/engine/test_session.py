@@ -143,7 +143,7 @@ def test_a_replay_from_another_address_moves_nothing() -> None:
     receiver.events()
     before = visible(receiver)
 
-    deliver(receiver, datagram, now=0.0, path=attrs.evolve(receiver.path, address=("6.6.6.6", 6)))
+    deliver(receiver, datagram, now=0.0, path=receiver.path._replace(address=("6.6.6.6", 6)))
 
     assert visible(receiver) == before
 
@@ -1629,7 +1629,7 @@ def test_a_session_goes_where_its_peer_moves() -> None:
 
 def test_a_path_frame_from_elsewhere_is_answered_there_and_moves_nothing() -> None:
     session, rogue = bob(), RoguePeer(is_initiator=True)
-    elsewhere = attrs.evolve(session.path, address="elsewhere")
+    elsewhere = session.path._replace(address="elsewhere")
     home = session.path
 
     challenge = rogue.seal(FrameType.PATH, PathProbe(PathKind.CHALLENGE, b"12345678").encode(1156))
@@ -1644,7 +1644,7 @@ def test_a_path_frame_from_elsewhere_is_answered_there_and_moves_nothing() -> No
 def test_an_initiator_adds_a_path_and_moves_when_the_host_says_that_nobody_listens() -> None:
     session, rogue = alice(), RoguePeer(is_initiator=False)
     first = session.path
-    second = attrs.evolve(first, address="elsewhere")
+    second = first._replace(address="elsewhere")
     session.add_path(first, 0, 0.0)
     session.add_path(second, 1, 0.0)
     session.handle_timeout(0.0)
@@ -1687,7 +1687,7 @@ def test_an_unvalidated_address_gets_three_times_what_came_and_the_end_only_with
     session, rogue = bob(), RoguePeer(is_initiator=True)
     session.open_stream()
     session.write(2, bytes(50_000))
-    elsewhere = attrs.evolve(session.path, address="elsewhere")
+    elsewhere = session.path._replace(address="elsewhere")
     deliver(session, rogue.seal(FrameType.DATAGRAM, bytes(1000)), now=0.0, path=elsewhere)
 
     sent = sum(len(train.data) for key, train in session.trains_to_send(0.0) if key == elsewhere)
@@ -1700,7 +1700,7 @@ def test_an_unvalidated_address_gets_three_times_what_came_and_the_end_only_with
 
 def test_a_challenge_is_small_or_waits_where_little_came() -> None:
     session, rogue = bob(), RoguePeer(is_initiator=True)
-    elsewhere = attrs.evolve(session.path, address="elsewhere")
+    elsewhere = session.path._replace(address="elsewhere")
     deliver(session, rogue.seal(FrameType.DATAGRAM, b"x"), now=0.0, path=elsewhere)
     sizes = []
     for step in range(40):
@@ -1713,7 +1713,7 @@ def test_a_challenge_is_small_or_waits_where_little_came() -> None:
 
 def test_an_end_that_does_not_fit_into_the_threefold_limit_is_not_told() -> None:
     session, rogue = bob(), RoguePeer(is_initiator=True)
-    elsewhere = attrs.evolve(session.path, address="elsewhere")
+    elsewhere = session.path._replace(address="elsewhere")
     deliver(session, rogue.seal(FrameType.DATAGRAM, b"x"), now=0.0, path=elsewhere)
     session.close(0, "r" * 256, 0.0)
 
@@ -1722,7 +1722,7 @@ def test_an_end_that_does_not_fit_into_the_threefold_limit_is_not_told() -> None
 
 def test_hints_about_paths_that_are_not_in_use_change_nothing() -> None:
     session = bob()
-    elsewhere = attrs.evolve(session.path, address="elsewhere")
+    elsewhere = session.path._replace(address="elsewhere")
     before = visible(session)
 
     session.path_unreachable(elsewhere, "connection refused", 0.0)
@@ -1794,7 +1794,7 @@ NUDGES: dict[str, Callable[[Session, float], object]] = {
 def test_time_never_stands_still(steps: list[tuple[float, str | Frame, str]]) -> None:
     session, rogue = bob(keepalive=True), RoguePeer(is_initiator=True)
     places = {"home": session.path}
-    places |= {place: attrs.evolve(session.path, address=place) for place in ("rebound", "elsewhere")}
+    places |= {place: session.path._replace(address=place) for place in ("rebound", "elsewhere")}
     session.open_stream()
     now = 0.0
 

@@ -73,7 +73,7 @@ VALUES: dict[str, Callable[..., Any]] = {
     "KEEPALIVE": lambda token: Keepalive(bytes.fromhex(token)),
     "DISCONNECT": lambda code, reason: Disconnect(int(code), reason),
     "CREDIT": lambda kind, limit: Credit(CreditKind(kind), int(limit)),
-    "PATH": lambda kind, token, size: PathProbe(PathKind(kind), bytes.fromhex(token)),  # noqa: ARG005
+    "PATH": lambda kind, token, size: PathProbe(PathKind(kind), bytes.fromhex(token)),  # noqa: ARG005  of the padding
     "MESSAGE": lambda message_id, total, offset, data: MessageFragment(
         int(message_id), int(total), int(offset), bytes.fromhex(data)
     ),
@@ -85,7 +85,7 @@ VALUES: dict[str, Callable[..., Any]] = {
         RouteKind(kind), int(request_id), hops_left, bytes.fromhex(address), bytes.fromhex(body)
     ),
     "PARAMETERS": lambda credit, idle, max_frame, padding, custom, endpoints, app: Parameters(
-        credit=tuple(int(limit) for limit in credit),  # type: ignore[arg-type]
+        credit=tuple(int(limit) for limit in credit),  # type: ignore[arg-type]  # the vectors have three
         idle=int(idle),
         max_frame=max_frame,
         padding=padding,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 
@@ -9,11 +10,11 @@ from stt_core import ConnectError, ConnectReason, STTNode, generate_seed
 from stt_framed import plugin
 
 # Installed or not, the plugin under test is this one.
-NODE = {"shared_seed": generate_seed(), "plugins": [plugin], "disable_plugins": ["*"]}
+NODE: dict[str, Any] = {"shared_seed": generate_seed(), "plugins": [plugin], "disable_plugins": ["*"]}
 
 
 def node() -> STTNode:
-    return STTNode(node_seed=generate_seed(), **NODE)  # type: ignore[arg-type]
+    return STTNode(node_seed=generate_seed(), **NODE)
 
 
 def test_sessions_are_written_to_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ import tomllib
 import traceback
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 import click
@@ -38,6 +38,8 @@ _MAX_ENDPOINT_NAME_SIZE: Final = 256  # bytes
 _SCHEME_CHARACTERS: Final = frozenset(
     "abcdefghijklmnopqrstuvwxyz0123456789+-."
 )  # RFC 3986 section 3.1, in small letters
+
+T = TypeVar("T")
 
 
 class CheckState(Enum):
@@ -206,11 +208,12 @@ def _check_storage(factory: object) -> None:
     _declared(factory, StorageCapabilities)
 
 
-def _declared(factory: object, kind: Callable[..., Any]) -> Any:
+def _declared(factory: object, kind: type[T]) -> T:
     capabilities = getattr(factory, "capabilities", None)
     if capabilities is None and not inspect.isclass(factory):
         raise _Skipped("the factory is no class, so that only the kit sees them")
-    _require(isinstance(capabilities, kind), f"`capabilities` is {capabilities!r}")  # type: ignore[arg-type]
+    if not isinstance(capabilities, kind):
+        raise _Broken(f"`capabilities` is {capabilities!r}")
     return capabilities
 
 

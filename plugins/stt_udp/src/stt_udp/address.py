@@ -15,7 +15,7 @@ SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
 _FORMS = "write udp://host:port, or udp://[address]:port for IPv6"
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<address>[^\[\]]*)\]|(?P<host>[^\[\]:]*))(?::(?P<port>[^:]*))?")
-_UNSPECIFIED = "0.0.0.0"  # noqa: S104 - refused here, not bound
+_UNSPECIFIED = "0.0.0.0"  # noqa: S104  refused here, not bound
 
 
 def parse_url(url: str, *, listening: bool) -> tuple[str, int]:

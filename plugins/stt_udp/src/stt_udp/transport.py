@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from stt_core.interfaces.transport import Address, Buffer, TransportReceiver
 
-_WILDCARDS: Final[dict[int, SocketAddress]] = {socket.AF_INET: ("0.0.0.0", 0), socket.AF_INET6: ("::", 0)}  # noqa: S104
+_WILDCARDS: Final[dict[int, SocketAddress]] = {socket.AF_INET: ("0.0.0.0", 0), socket.AF_INET6: ("::", 0)}  # noqa: S104  to dial
 _UNREACHABLE_LIMIT: Final = 1024  # addresses that wait to be reported; beyond it the oldest is forgotten
 
 

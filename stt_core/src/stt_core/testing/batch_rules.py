@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -92,9 +93,7 @@ class BatchRules(Contract):
                     recorder.send(Train(data * 2 if len(data) < 4 * _SEGMENT else data, _SEGMENT), address)
 
             for side, recorder in enumerate((batches.sender, batches.receiver)):
-                recorder.on_message = lambda data, address, side=side, recorder=recorder: echo(  # type: ignore[misc]
-                    side, recorder, data, address
-                )
+                recorder.on_message = functools.partial(echo, side, recorder)
             batches.sender.send(Train(message(1, 600), _SEGMENT), batches.address)
             waiting = asyncio.ensure_future(eventually(lambda: min(left) <= 0))
             await asyncio.wait({waiting}, timeout=None if batches.reliable else 1.0)
@@ -161,7 +160,7 @@ class BatchRules(Contract):
                 )
                 address = batches.address if listener_leaves else batches.back
                 await place.close(left.transport)
-                await eventually(lambda: bool(stays.unreachable or (listener_leaves and stays.failures)))  # noqa: B023
+                await eventually(lambda: bool(stays.unreachable or (listener_leaves and stays.failures)))  # noqa: B023  at once
                 assert set(stays.unreachable) <= {address}
                 if not stays.failures:
                     stays.send(Train(b"anybody there?", _SEGMENT), address)

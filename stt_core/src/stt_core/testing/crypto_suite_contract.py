@@ -28,7 +28,7 @@ _TRIES: Final = 200
 
 
 def _random(number: int, size: int) -> bytes:
-    return random.Random(number).randbytes(size)  # noqa: S311  tests have to repeat
+    return random.Random(number).randbytes(size)
 
 
 class CryptoSuiteContract(Contract):

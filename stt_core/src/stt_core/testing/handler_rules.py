@@ -113,7 +113,7 @@ class HandlerRules(Contract):
 
 
 def _anything(sizes: Sequence[int]) -> Iterator[bytes]:
-    chance = random.Random(1)  # noqa: S311  tests have to repeat
+    chance = random.Random(1)
     for size in sizes:
         yield bytes(size)
         yield b"\xff" * size

@@ -235,7 +235,7 @@ class Link:
                 reordering=reordering,
                 corruption=corruption,
                 source=receiver.home.address,
-                random=Random(f"{seed} {name}"),  # noqa: S311  chance that repeats is what a test needs
+                random=Random(f"{seed} {name}"),
             )
             for name, receiver in (("forth", ends[1]), ("back", ends[0]))
         ]

@@ -34,7 +34,7 @@ _REPEAT_INTERVAL: Final = 0.1  # seconds after which a message that may get lost
 
 def message(number: int, size: int) -> bytes:
     """Return bytes that no other message has anywhere: random ones from a number."""
-    return random.Random(number).randbytes(size)  # noqa: S311  not a secret
+    return random.Random(number).randbytes(size)
 
 
 @attrs.frozen

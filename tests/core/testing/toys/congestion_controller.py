@@ -38,13 +38,13 @@ class ToyController(CongestionController):
         growing = self.bytes < self.threshold
         self.bytes += sample.acked_bytes if growing else self.datagram_size * sample.acked_bytes / self.bytes
 
-    def lost(self, size: int, newest_sent_at: float, bytes_in_flight: int, now: float) -> None:  # noqa: ARG002
+    def lost(self, size: int, newest_sent_at: float, bytes_in_flight: int, now: float) -> None:
         if newest_sent_at <= self.reduced_at:
             return
         self.reduced_at = now
         self.threshold = self.bytes = max(self.bytes / 2, 2.0 * self.datagram_size)
 
-    def congestion_persisted(self, now: float) -> None:  # noqa: ARG002
+    def congestion_persisted(self, now: float) -> None:
         self.bytes = 2.0 * self.datagram_size
 
     def datagram_size_changed(self, size: int) -> None:

@@ -50,7 +50,7 @@ def list_plugins(context: Context) -> None:
 @plugins.command("why", params=[_traceback_option(), json_option()])
 @click.argument("name")
 @click.pass_obj
-def why(context: Context, name: str, with_traceback: bool) -> None:  # noqa: FBT001  click passes it by name
+def why(context: Context, name: str, *, with_traceback: bool) -> None:
     """Explain what became of the plugin NAME; the status is 0 if it is active."""
     installed = _installed(context)
     found = [info for info in installed if info.name == name]
@@ -84,7 +84,7 @@ def why(context: Context, name: str, with_traceback: bool) -> None:  # noqa: FBT
 @plugins.command("validate", params=[_traceback_option(), json_option()])
 @click.argument("target", metavar="NAME|PATH")
 @click.pass_obj
-def validate_plugin(context: Context, target: str, with_traceback: bool) -> None:  # noqa: FBT001  as above
+def validate_plugin(context: Context, target: str, *, with_traceback: bool) -> None:
     """Load one plugin alone and check all that needs no network; the status is 0 if nothing is wrong.
 
     It is an installed one by its name, or the folder of a distribution, or the file of a plugin module.
