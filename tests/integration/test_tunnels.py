@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stt_core import STTNode, decode_seed
+from stt_core import StreamClosed, STTNode, decode_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -235,6 +235,26 @@ def test_what_the_serving_side_does_not_name_is_refused(stt: Any, web: str) -> N
     assert "the peer does not allow that" in process.communicate(timeout=30)[1]
     _, errors = server.end(signal.SIGINT)
     assert f"{web} for {stt.run('id', node='client').stdout.strip()}: the peer asked for it" in errors
+
+
+def test_a_peer_cannot_fill_the_log_of_a_serving_side(stt: Any) -> None:
+    server = stt.listen("forward-server", "--target", "127.0.0.1:9")
+    seed = decode_seed(stt.seed.read_text().strip())
+
+    async def ask_and_ask() -> None:
+        async with STTNode(node_seed=bytes(32), shared_seed=seed) as node:
+            for _ in range(3):
+                session = await node.connect(server.url)
+                for port in range(100):
+                    stream = await session.open_stream("stt-forward/1", metadata={"host": "192.0.2.1", "port": port})
+                    with pytest.raises(StreamClosed):
+                        await stream.receive()
+                session.close()
+
+    asyncio.run(ask_and_ask())
+
+    _, errors = server.end(signal.SIGTERM)
+    assert 10 <= errors.count("it is not allowed") < 30  # ten in a minute, of three hundred
 
 
 def test_a_server_that_allows_nothing_is_a_mistake(stt: Any) -> None:

@@ -17,6 +17,7 @@ from stt_core import ConfigError, SessionClosed, StreamClosed, STTNode
 from stt_core.errors import FrameError
 from stt_streaming.tunnel.connections import HostPort, relay_connection
 from stt_streaming.tunnel.forwarding import CONNECT_LABEL, LISTEN_LABEL, Forwarder, ForwardError
+from stt_streaming.tunnel.limits import Places
 from stt_streaming.tunnel.relay import TunnelCode
 
 if TYPE_CHECKING:
@@ -342,6 +343,105 @@ async def test_a_target_that_is_not_allowed_is_refused(ends: Ends) -> None:
     assert await ends.broken_there.get() == "the peer asked for it, but it is not allowed"
 
 
+async def ask(ends: Ends, target: dict[str, object]) -> bytes | TunnelCode:
+    """Ask for a target as the peer may spell it; return its answer to nothing, or why it is refused."""
+    stream = await ends.here.open_stream(CONNECT_LABEL, metadata=target)
+    stream.end()
+    try:
+        return await stream.receive()
+    except StreamClosed as error:
+        return TunnelCode(error.code)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("allowed", "asked"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.0.0.1", "\uff11\uff12\uff17.0.0.1"),  # wide digits
+        ("localhost", "LocalHost."),
+    ],
+)
+async def test_another_spelling_of_an_allowed_target_is_allowed(ends: Ends, allowed: str, asked: str) -> None:
+    target = await ends.target(echo_at_end)
+    ends.forwarder(targets=[HostPort(allowed, target.port)])
+
+    assert await ask(ends, {"host": asked, "port": target.port}) == b""
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("asked", ["127.1", "2130706433", "0177.0.0.1", "0x7f.1", "::ffff:127.0.0.1", "localhost", "0"])
+async def test_what_only_leads_to_an_allowed_target_is_refused(ends: Ends, asked: str) -> None:
+    target = await ends.target(echo_at_end)
+    ends.forwarder(targets=[target])
+
+    assert await ask(ends, {"host": asked, "port": target.port}) is TunnelCode.REFUSED
+
+
+def answer_with(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
+    """Have all names lead to these addresses; return the list of names that are looked up."""
+    names = []
+
+    async def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        names.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    return names
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "::1", "0.0.0.0", "169.254.169.254", "fe80::1", "::ffff:127.0.0.1", "224.0.0.1", "::"]
+)
+async def test_a_name_cannot_be_made_to_lead_to_what_only_this_machine_or_its_link_has(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    target = await ends.target(echo_at_end)
+    ends.forwarder(targets=[HostPort("service.example", target.port)])
+    answer_with(monkeypatch, address)
+
+    asked = await ask(ends, {"host": "service.example", "port": target.port})
+
+    assert asked is TunnelCode.UNREACHABLE
+    assert await ends.broken_there.get() == f"it leads to {address}, where only an address as the target may lead"
+
+
+@pytest.mark.asyncio
+async def test_of_the_addresses_of_a_name_those_that_answer_are_taken_but_no_local_ones(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = await ends.target(echo_at_end)
+    ends.forwarder(targets=[HostPort(name, target.port) for name in ("db.localhost.", "db.example")])
+    names = answer_with(monkeypatch, "127.0.0.2", "127.0.0.1")
+
+    assert await ask(ends, {"host": "DB.localhost", "port": target.port}) == b""
+    assert await ask(ends, {"host": "db.example.", "port": target.port}) is TunnelCode.UNREACHABLE
+    assert names == ["db.localhost.", "db.example"]  # as they were allowed, not as they were asked for
+
+
+@pytest.mark.asyncio
+async def test_all_sessions_of_a_serving_side_share_a_bound_of_connections(ends: Ends) -> None:
+    target = await ends.target(echo_at_end)
+    shared = Places(2)
+    forwarder = ends.forwarder(targets=[target], listens=[HERE], shared=shared)
+    assert shared.take()
+    assert shared.take()  # by other sessions
+
+    assert await ask(ends, target.metadata()) is TunnelCode.BUSY
+    with pytest.raises(ForwardError, match="too many connections"):
+        await forwarder.forward_reverse(HERE, HERE, lambda _: None)
+
+    shared.give_back()
+    for _ in range(3):  # one after another
+        assert await ask(ends, target.metadata()) == b""
+    listening = asyncio.get_running_loop().create_future()
+    forwarding = ends.keep(forwarder.forward_reverse(HERE, HERE, listening.set_result))
+    await listening
+    assert await ask(ends, target.metadata()) is TunnelCode.BUSY
+    forwarding.cancel()
+
+
 @pytest.mark.asyncio
 async def test_a_target_where_nobody_listens_is_told(ends: Ends) -> None:
     with socket.socket() as unused:
@@ -420,6 +520,44 @@ def test_addresses_are_read_and_written(text: str, host: str, port: int) -> None
     assert address == HostPort(host, port)
     assert str(address) == text.lower()
     assert HostPort.of_metadata(address.metadata()) == address
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Example.ORG:80", "example.org.:80"),
+        ("[0:0:0:0:0:0:0:1]:80", "[::1]:80"),
+        ("[2001:DB8::0:1]:80", "[2001:db8::1]:80"),
+        ("b\xfccher.example:80", "xn--bcher-kva.EXAMPLE:80"),
+        ("b\xdcCHER\u3002example:80", "xn--bcher-kva.example:80"),
+    ],
+)
+def test_spellings_of_one_host_are_equal(one: str, other: str) -> None:
+    assert HostPort.parse(one) == HostPort.parse(other)
+    assert len({HostPort.parse(one), HostPort.parse(other)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("example.org:80", "example.org:81"),
+        ("example.org:80", "www.example.org:80"),
+        ("example.org..:80", "example.org:80"),
+        ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+        ("[fe80::1%eth0]:80", "[fe80::1%eth1]:80"),
+        ("127.0.0.01:80", "127.0.0.1:80"),
+        ("xn--bcher-kva.example:80", "bucher.example:80"),
+    ],
+)
+def test_hosts_that_only_look_alike_are_told_apart(one: str, other: str) -> None:
+    assert HostPort.parse(one) != HostPort.parse(other)
+
+
+@given(st.text(min_size=1, max_size=80))
+def test_any_host_is_spelt_in_one_way(host: str) -> None:
+    address = HostPort(host, 1)
+
+    assert HostPort(address.host, 1).host == address.host
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import ipaddress
 import socket
 import struct
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +15,6 @@ from stt_core.errors import ConfigError, FrameError
 from stt_streaming.tunnel.relay import relay
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import AsyncIterator
 
     from stt_core import STTStream
@@ -28,15 +29,28 @@ READ_SIZE: Final = 256 * 1024
 _NO_LINGER: Final = struct.pack("ii", 1, 0)  # struct linger: close() resets the connection
 
 
-def _fold(host: str) -> str:
-    return host.lower()
+def _spelt(host: str) -> str:
+    """Return the one spelling of a host: an address as in RFC 5952, a name in the small letters of DNS (RFC 3490)."""
+    # What is no name of DNS stays as it is: it equals itself alone, and cannot be connected to.
+    with contextlib.suppress(UnicodeError):
+        host = host if host.isascii() else host.encode("idna").decode()
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower()
+
+
+def _without_root(host: str) -> str:
+    return host.removesuffix(".")
 
 
 @attrs.frozen
 class HostPort:
-    """A host and a TCP port; names are compared as they are written, and not looked up for it."""
+    """A host and a TCP port. Two are equal if they are other spellings of one; no name is looked up for that."""
 
-    host: str = attrs.field(converter=_fold)
+    host: str = attrs.field(converter=_spelt, eq=_without_root)
+    """An address, or a name in the letters of DNS; with a dot at its end, it is looked up without search domains."""
+
     port: int
 
     @classmethod
@@ -73,6 +87,34 @@ class HostPort:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+async def connect(target: HostPort) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to a target, to the first of its addresses that answers.
+
+    Whoever answers for a name could have it lead to what listens on this machine for itself alone. So a name other than
+    ``localhost`` does not lead to addresses of this machine or of its link: such a target is written as an address.
+
+    Raises:
+        OSError: It cannot be found or connected to, or leads there.
+        UnicodeError: It is no name.
+    """
+    try:
+        ipaddress.ip_address(target.host)
+    except ValueError:
+        pass
+    else:
+        return await asyncio.open_connection(target.host, target.port, limit=READ_SIZE)
+    found = await asyncio.get_running_loop().getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(where[0]) for *_, where in found))
+    failed: OSError = OSError(f"it leads to {', '.join(addresses)}, where only an address as the target may lead")
+    for address in addresses:
+        if _is_local_name(target.host) or not _is_local(address):
+            try:
+                return await asyncio.open_connection(address, target.port, limit=READ_SIZE)
+            except OSError as error:
+                failed = error
+    raise failed
 
 
 async def relay_connection(stream: STTStream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -113,6 +155,18 @@ def abort(writer: asyncio.StreamWriter) -> None:
 async def _read(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
     while data := await reader.read(READ_SIZE):
         yield data
+
+
+def _is_local_name(host: str) -> bool:
+    return _without_root(host).rpartition(".")[2] == "localhost"  # RFC 6761 section 6.3
+
+
+def _is_local(text: str) -> bool:
+    """Say whether only this machine or its link has an address."""
+    address = ipaddress.ip_address(text)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
 
 
 def _is_host(host: str) -> bool:

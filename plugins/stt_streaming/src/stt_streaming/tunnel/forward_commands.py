@@ -11,7 +11,8 @@ from stt_core.errors import ConfigError
 from stt_core.interfaces import ExitStatus
 from stt_streaming.options import allow_option, expect_option, make_node
 from stt_streaming.tunnel.connections import HostPort
-from stt_streaming.tunnel.forwarding import Forwarder
+from stt_streaming.tunnel.forwarding import CONNECTIONS_IN_ALL, Forwarder
+from stt_streaming.tunnel.limits import LimitedNotes, Places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,7 +59,7 @@ async def _forward(
 ) -> ExitStatus:
     async with make_node(context) as node:
         session = await node.connect(urls, expect=expect)
-        forwarder = Forwarder(session, broken=_note_broken(context))
+        forwarder = Forwarder(session, broken=_note_broken(LimitedNotes(context.note)))
         if reverse:
             await _forward_reverse(context, forwarder, remote, local)
         else:
@@ -119,16 +120,18 @@ async def _serve(
         for url in await node.listen(*urls):
             context.listening(url)
         context.note(f"node id {node.node_id.hex()}")
+        notes, places = LimitedNotes(context.note), Places(CONNECTIONS_IN_ALL)
         async with asyncio.TaskGroup() as group:
             async for session in node.sessions():
-                broken = _note_broken(context, session)
-                group.create_task(Forwarder(session, targets=targets, listens=binds, broken=broken).serve())
+                broken = _note_broken(notes, session)
+                forwarder = Forwarder(session, targets=targets, listens=binds, broken=broken, shared=places)
+                group.create_task(forwarder.serve())
     return ExitStatus.DONE
 
 
 # Both
 
 
-def _note_broken(context: CommandContext, session: STTSession | None = None) -> Callable[[HostPort, str], None]:
+def _note_broken(notes: LimitedNotes, session: STTSession | None = None) -> Callable[[HostPort, str], None]:
     peer = "" if session is None else f" for {session.peer_node_id.hex()}"
-    return lambda target, reason: context.note(f"{target}{peer}: {reason}")
+    return lambda target, reason: notes.note(f"{target}{peer}: {reason}")

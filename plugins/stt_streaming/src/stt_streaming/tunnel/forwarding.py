@@ -9,11 +9,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from stt_core.errors import FrameError, SessionClosed, StreamClosed, STTError, code_name
-from stt_streaming.tunnel.connections import READ_SIZE, HostPort, abort, relay_connection
+from stt_streaming.tunnel.connections import READ_SIZE, HostPort, abort, connect, relay_connection
+from stt_streaming.tunnel.limits import Places
 from stt_streaming.tunnel.relay import TunnelCode, break_off
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable
 
     from stt_core import STTSession, STTStream
 
@@ -27,7 +28,11 @@ DIAL_TIMEOUT: Final = 10.0
 """Seconds until a target that does not answer is given up."""
 
 CONNECTIONS_AT_ONCE: Final = 200
-"""Connections that a session may have, each with a stream of its own; 256 streams are what a peer allows by default."""
+"""Connections that a session may have, each with a stream of its own; 256 streams are what a peer allows by default.
+An address that the peer has this side listen at counts as one."""
+
+CONNECTIONS_IN_ALL: Final = 800
+"""Connections of all sessions of a serving side together: within the 1024 descriptors that a shell allows."""
 
 _PORT: Final = struct.Struct(">H")
 
@@ -60,6 +65,7 @@ class Forwarder:
         targets: What the peer may have connections made to.
         listens: Where the peer may have this side listen.
         broken: Told of each connection that broke off or did not come about, and why.
+        shared: Places for connections that this session shares with others; unless given, it has its own alone.
     """
 
     def __init__(
@@ -69,12 +75,13 @@ class Forwarder:
         targets: Collection[HostPort] = (),
         listens: Collection[HostPort] = (),
         broken: Callable[[HostPort, str], None] = lambda _target, _reason: None,
+        shared: Places | None = None,
     ) -> None:
         self._session = session
         self._targets = Counter(frozenset(targets))  # each as often as there is a reason to allow it
         self._listens = frozenset(listens)
         self._broken = broken
-        self._connections = 0
+        self._places = Places(CONNECTIONS_AT_ONCE, within=shared)
 
     async def serve(self) -> None:
         """Serve what the peer opens, until the session ends."""
@@ -94,16 +101,15 @@ class Forwarder:
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             # What the system accepted before the server was closed may come here after that.
-            if leaving or self._connections == CONNECTIONS_AT_ONCE:
+            if leaving or not self._places.take():
                 abort(writer)
                 return
-            self._connections += 1
             task = asyncio.create_task(self._forward_connection(remote, reader, writer))
             tasks[task] = writer
             task.add_done_callback(forget)
 
         def forget(task: asyncio.Task[None]) -> None:
-            self._connections -= 1
+            self._places.give_back()
             # A task that was cancelled before its first step has closed nothing.
             abort(tasks.pop(task))
 
@@ -166,30 +172,34 @@ class Forwarder:
         except (StreamClosed, SessionClosed):
             break_off(stream, TunnelCode.BROKEN)
 
-    async def _serve_connection(self, stream: STTStream, target: HostPort) -> None:
-        if not self._targets[target]:
-            self._broken(target, "the peer asked for it, but it is not allowed")
+    async def _serve_connection(self, stream: STTStream, asked: HostPort) -> None:
+        target = _find(asked, (each for each, reasons in self._targets.items() if reasons))
+        if target is None:
+            self._broken(asked, "the peer asked for it, but it is not allowed")
             break_off(stream, TunnelCode.REFUSED)
             return
-        if self._connections == CONNECTIONS_AT_ONCE:
+        if not self._places.take():
             break_off(stream, TunnelCode.BUSY)
             return
-        self._connections += 1
         try:
             async with asyncio.timeout(DIAL_TIMEOUT):
-                reader, writer = await asyncio.open_connection(target.host, target.port, limit=READ_SIZE)
+                reader, writer = await connect(target)
         except (OSError, UnicodeError) as error:
             self._broken(target, str(error) or "it does not answer")
             break_off(stream, TunnelCode.UNREACHABLE)
         else:
             await self._relay(target, stream, reader, writer)
         finally:
-            self._connections -= 1
+            self._places.give_back()
 
-    async def _serve_listening(self, stream: STTStream, address: HostPort, target: HostPort) -> None:
-        if address not in self._listens:
-            self._broken(address, "the peer asked to listen there, but it is not allowed")
+    async def _serve_listening(self, stream: STTStream, asked: HostPort, target: HostPort) -> None:
+        address = _find(asked, self._listens)
+        if address is None:
+            self._broken(asked, "the peer asked to listen there, but it is not allowed")
             break_off(stream, TunnelCode.REFUSED)
+            return
+        if not self._places.take():
+            break_off(stream, TunnelCode.BUSY)
             return
         try:
             async with self.forward(address, target) as bound:
@@ -199,6 +209,8 @@ class Forwarder:
             self._broken(address, str(error))
             break_off(stream, TunnelCode.UNREACHABLE)
             return
+        finally:
+            self._places.give_back()
         break_off(stream, TunnelCode.BROKEN)
 
     # Internals: each connection
@@ -221,3 +233,8 @@ class Forwarder:
             self._broken(target, reason_of(error))
         except (SessionClosed, OSError) as error:
             self._broken(target, str(error))
+
+
+def _find(asked: HostPort, allowed: Iterable[HostPort]) -> HostPort | None:
+    """Return what is allowed as it was allowed: the peer has no say in how it is looked up."""
+    return next((each for each in allowed if each == asked), None)
