@@ -118,6 +118,12 @@ def inbox(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def received(inbox: Path) -> Callable[[], list[Path]]:
+    """Return a function that returns what is in the inbox, besides the memory of what was stored."""
+    return lambda: [path for path in inbox.iterdir() if path.name != ".stt-stored"]
+
+
 class WaitUntil(Protocol):
     def __call__(self, condition: Callable[[], bool], timeout: float = 20.0) -> None: ...
 

@@ -1,5 +1,7 @@
 """Does a transfer that is killed again and again, on either side, end whole, and how much of it is sent twice?
 
+The first test has one large file, the others several of which some are stored already.
+
 In CI the file is small. The figures for a large one come from a run by hand, which prints them:
 
     STT_KILLED_MIB=1024 STT_KILLS=10 pytest -s tests/integration/test_killed_transfers.py
@@ -20,6 +22,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import pytest
 
 if TYPE_CHECKING:
     import subprocess
@@ -84,7 +87,7 @@ def digest_of(path: Path) -> str:
 
 
 def test_a_transfer_that_is_killed_again_and_again_ends_whole(
-    stt: Any, tmp_path: Path, inbox: Path, wait_until: Callable[..., None]
+    stt: Any, tmp_path: Path, inbox: Path, received: Callable[[], list[Path]], wait_until: Callable[..., None]
 ) -> None:
     source = tmp_path / "big.bin"
     with source.open("wb") as file:
@@ -115,11 +118,72 @@ def test_a_transfer_that_is_killed_again_and_again_ends_whole(
     assert last.returncode == 0, errors
     [finished] = [event for event in map(json.loads, output.splitlines()) if event["event"] == "file"]
     assert finished["sha3_256"] == digest_of(source) == digest_of(inbox / "big.bin")
-    assert [path.name for path in inbox.iterdir()] == ["big.bin"]
+    assert [path.name for path in received()] == ["big.bin"]
     assert finished["resumed"] > points[-1] - LOST_BY_ONE_KILL
     twice = sent - SIZE
     print(f"\nkilled {killed}: {sent / 1e6:.1f} MB sent of {SIZE / 1e6:.1f}, {100 * twice / SIZE:.2f} % twice")  # noqa: T201  read by whoever runs it by hand
     assert twice < KILLS * LOST_BY_ONE_KILL
+    assert receiver.end(signal.SIGTERM)[0] == 143
+
+
+@pytest.mark.parametrize("who", ["sender", "receiver"])
+def test_of_several_items_those_that_were_stored_before_the_kill_do_not_come_again(
+    stt: Any,
+    tmp_path: Path,
+    inbox: Path,
+    received: Callable[[], list[Path]],
+    wait_until: Callable[..., None],
+    who: str,
+) -> None:
+    large = tmp_path / "large.bin"
+    large.write_bytes(os.urandom(24 * MEBIBYTE))
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    for number in range(200):
+        (folder / "sub" / f"{number}.bin").write_bytes(os.urandom(number))
+    first = tmp_path / "first.bin"
+    first.write_bytes(os.urandom(MEBIBYTE))
+    words = (first, folder, large, "--seed", stt.seed, "--json")
+    receiver = stt.listen("receive", "--dir", inbox)
+
+    sender = stt.start("send", receiver.url, *words, "--limit-rate", "4Mi", node="sender")
+    wait_until(lambda: len(received()) >= 2 and size_of_part(inbox) > 2 * MEBIBYTE, timeout=60.0)
+    kill(sender)
+    if who == "receiver":
+        kill(receiver.process)
+        receiver = stt.listen("receive", "--dir", inbox, url=receiver.url)
+    last = stt.run("send", receiver.url, *words, node="sender")
+
+    assert last.returncode == 0, last.stderr
+    assert sorted(path.name for path in received()) == ["first.bin", "folder", "large.bin"]
+    told = {event["name"]: event for event in map(json.loads, last.stdout.splitlines()) if event["event"] != "progress"}
+    assert told["first.bin"]["resumed"] == told["first.bin"]["size"] == MEBIBYTE
+    assert told["folder"]["resumed"] == told["folder"]["size"] == sum(range(200))
+    assert MEBIBYTE < told["large.bin"]["resumed"] < told["large.bin"]["size"]
+    assert told["large.bin"]["sha3_256"] == digest_of(inbox / "large.bin")
+    assert receiver.end(signal.SIGTERM)[0] == 143
+
+
+def test_a_receiver_that_is_killed_anywhere_between_items_has_none_of_them_twice(
+    stt: Any, tmp_path: Path, inbox: Path, received: Callable[[], list[Path]], wait_until: Callable[..., None]
+) -> None:
+    sources = [tmp_path / f"{number}.bin" for number in range(60)]
+    for source in sources:
+        source.write_bytes(os.urandom(30_000))
+    receiver = stt.listen("receive", "--dir", inbox)
+
+    for point in (7, 23, 40):
+        sender = stt.start("send", receiver.url, *sources, "--seed", stt.seed, node="sender")
+        wait_until(lambda point=point: len(received()) >= point, timeout=60.0)
+        kill(receiver.process)
+        kill(sender)
+        receiver = stt.listen("receive", "--dir", inbox, url=receiver.url)
+    sent = stt.send(receiver.url, *sources)
+
+    assert sent.returncode == 0, sent.stderr
+    assert {path.name: path.read_bytes() for path in received()} == {
+        source.name: source.read_bytes() for source in sources
+    }
     assert receiver.end(signal.SIGTERM)[0] == 143
 
 

@@ -14,7 +14,7 @@ from stt_core.subscriptions import SessionMoved
 
 if TYPE_CHECKING:
     from stt_core.session import STTSession
-    from stt_core.subscriptions import NodeEvent, Subscription
+    from stt_core.subscriptions import Subscription
 
 SHARED = secrets.token_bytes(32)
 MOVE_TIMEOUT = 5.0  # seconds; two are the goal, on a machine that does nothing else
@@ -68,10 +68,9 @@ async def count(node: STTNode, received: asyncio.Event, enough: int) -> None:
     stream.end()
 
 
-async def moved_to(events: Subscription[NodeEvent], scheme: str) -> None:
+async def moved_to(events: Subscription[SessionMoved], scheme: str) -> None:
     async with asyncio.timeout(MOVE_TIMEOUT):
         async for event in events:
-            assert isinstance(event, SessionMoved)
             if event.path.startswith(scheme):
                 return
 

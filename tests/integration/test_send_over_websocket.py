@@ -74,7 +74,8 @@ class UDPRelay(threading.Thread):
                 selector.register(sock, selectors.EVENT_READ)
             while not self.is_over.is_set():
                 for key, _ in selector.select(timeout=0.1):
-                    data, address = key.fileobj.recvfrom(65_536)  # type: ignore[union-attr]
+                    assert isinstance(key.fileobj, socket.socket)
+                    data, address = key.fileobj.recvfrom(65_536)
                     if self.passed > self.limit:
                         continue
                     if key.fileobj is client:

@@ -87,7 +87,9 @@ def test_a_file_arrives_and_both_sides_tell_the_same(stt: Any, tmp_path: Path, i
     assert {arrived["peer"], told["peer"]} == {stt.run("id", node=node).stdout.strip() for node in ("sender", "node")}
 
 
-def test_several_files_arrive_with_spaces_and_unicode_in_their_names(stt: Any, tmp_path: Path, inbox: Path) -> None:
+def test_several_files_arrive_with_spaces_and_unicode_in_their_names(
+    stt: Any, tmp_path: Path, inbox: Path, received: Callable[[], list[Path]]
+) -> None:
     names = ["two  words.txt", "Überweisung März.pdf", "写真.jpg", "\U0001f468\u200d\U0001f469.txt", "plain"]
     sources = [make(tmp_path / name, 1000 * number) for number, name in enumerate(names)]
     receiver = stt.listen("receive", "--dir", inbox, "--once")
@@ -96,7 +98,7 @@ def test_several_files_arrive_with_spaces_and_unicode_in_their_names(stt: Any, t
     status, _ = receiver.end()
 
     assert (sent.returncode, status) == (0, 0)
-    assert {path.name: sha3(path) for path in inbox.iterdir()} == {path.name: sha3(path) for path in sources}
+    assert {path.name: sha3(path) for path in received()} == {path.name: sha3(path) for path in sources}
 
 
 def test_names_are_cleaned_and_existing_files_kept(stt: Any, tmp_path: Path, inbox: Path) -> None:
@@ -122,7 +124,9 @@ def test_a_file_has_the_permissions_of_the_umask(stt: Any, tmp_path: Path, inbox
     assert (inbox / "a").stat().st_mode & 0o777 == 0o640
 
 
-def test_several_senders_are_served_at_a_time(stt: Any, tmp_path: Path, inbox: Path) -> None:
+def test_several_senders_are_served_at_a_time(
+    stt: Any, tmp_path: Path, inbox: Path, received: Callable[[], list[Path]]
+) -> None:
     sources = [make(tmp_path / f"{number}.bin", 4 * MEBIBYTE) for number in range(3)]
     receiver = stt.listen("receive", "--dir", inbox)
 
@@ -133,7 +137,7 @@ def test_several_senders_are_served_at_a_time(stt: Any, tmp_path: Path, inbox: P
 
     assert ended == [0, 0, 0]
     assert len({receiver.event()["peer"] for _ in sources}) == 3
-    assert {path.name: sha3(path) for path in inbox.iterdir()} == {path.name: sha3(path) for path in sources}
+    assert {path.name: sha3(path) for path in received()} == {path.name: sha3(path) for path in sources}
     assert receiver.end(signal.SIGTERM)[0] == 143
 
 
@@ -285,7 +289,9 @@ def test_a_port_that_is_taken_is_an_error_that_names_it(stt: Any, inbox: Path) -
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux sets limits of another process")
-def test_a_disk_that_is_full_is_told_to_both_and_leaves_nothing(stt: Any, tmp_path: Path, inbox: Path) -> None:
+def test_a_disk_that_is_full_is_told_to_both_and_leaves_nothing(
+    stt: Any, tmp_path: Path, inbox: Path, received: Callable[[], list[Path]]
+) -> None:
     receiver = stt.listen("receive", "--dir", inbox, "--once")
     resource.prlimit(receiver.process.pid, resource.RLIMIT_FSIZE, (3 * MEBIBYTE, 3 * MEBIBYTE))
 
@@ -295,10 +301,12 @@ def test_a_disk_that_is_full_is_told_to_both_and_leaves_nothing(stt: Any, tmp_pa
     assert (sent.returncode, status) == (1, 1)
     assert "cannot be written: File too large" in sent.stderr
     assert "cannot be written: File too large" in errors
-    assert [path.name for path in inbox.iterdir()] == ["small"]
+    assert [path.name for path in received()] == ["small"]
 
 
-def test_what_is_more_than_the_quota_is_refused_at_once(stt: Any, tmp_path: Path, inbox: Path) -> None:
+def test_what_is_more_than_the_quota_is_refused_at_once(
+    stt: Any, tmp_path: Path, inbox: Path, received: Callable[[], list[Path]]
+) -> None:
     receiver = stt.listen("receive", "--dir", inbox, "--once", "--quota", "1.5Mi")
 
     sent = stt.send(receiver.url, make(tmp_path / "small", MEBIBYTE), make(tmp_path / "large", MEBIBYTE))
@@ -306,7 +314,7 @@ def test_what_is_more_than_the_quota_is_refused_at_once(stt: Any, tmp_path: Path
     assert sent.returncode == 1
     assert "the quota leaves room for" in sent.stderr
     assert receiver.end()[0] == 1
-    assert len(list(inbox.iterdir())) == 1
+    assert len(received()) == 1
 
 
 # What is broken off
@@ -481,7 +489,7 @@ def test_a_folder_arrives_with_modes_and_times(stt: Any, tmp_path: Path, inbox: 
 
 
 def test_the_same_command_goes_on_where_it_was_broken_off(
-    stt: Any, tmp_path: Path, inbox: Path, wait_until: Callable[..., None]
+    stt: Any, tmp_path: Path, inbox: Path, received: Callable[[], list[Path]], wait_until: Callable[..., None]
 ) -> None:
     source = make(tmp_path / "file.bin", 40 * MEBIBYTE)
     receiver = stt.listen("receive", "--dir", inbox)
@@ -499,7 +507,7 @@ def test_the_same_command_goes_on_where_it_was_broken_off(
     assert sha3(inbox / "file.bin") == sha3(source)
     [told] = events(sent.stdout, "file")
     assert told["resumed"] == arrived["resumed"] > 10 * MEBIBYTE
-    assert [path.name for path in inbox.iterdir()] == ["file.bin"]
+    assert [path.name for path in received()] == ["file.bin"]
     progress = events(output, "progress")
     assert progress
     for event in progress:
@@ -550,7 +558,13 @@ def test_expected_nodes_are_named_for_all_receivers_or_none(stt: Any, tmp_path: 
 
 @pytest.mark.parametrize(("policy", "status", "left"), [("skip", 1, b"old"), ("replace", 0, b"new")])
 def test_what_exists_can_be_kept_or_replaced(
-    stt: Any, tmp_path: Path, inbox: Path, policy: str, status: int, left: bytes
+    stt: Any,
+    tmp_path: Path,
+    inbox: Path,
+    received: Callable[[], list[Path]],
+    policy: str,
+    status: int,
+    left: bytes,
 ) -> None:
     (inbox / "a").write_bytes(b"old")
     (tmp_path / "a").write_bytes(b"new")
@@ -559,7 +573,7 @@ def test_what_exists_can_be_kept_or_replaced(
     sent = stt.send(receiver.url, tmp_path / "a")
 
     assert (sent.returncode, receiver.end()[0]) == (status, status)
-    assert {path.name: path.read_bytes() for path in inbox.iterdir()} == {"a": left}
+    assert {path.name: path.read_bytes() for path in received()} == {"a": left}
 
 
 def test_links_and_other_files_are_left_out_unless_asked_for(stt: Any, tmp_path: Path, inbox: Path) -> None:

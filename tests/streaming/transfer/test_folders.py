@@ -56,4 +56,4 @@ def test_no_descriptor_is_left_open(folders: Folders) -> None:
             Folders(folders.open(0), [0, 0], ["root", "missing"]).open(1)
     folders.close()
 
-    assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208
+    assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208  as above

@@ -28,6 +28,7 @@ from stt_streaming.transfer.records import (
     encode_file_start,
     encode_hole,
 )
+from stt_streaming.transfer.stored import STORED_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,9 +72,11 @@ class Box:
     path: Path
     inbox: Inbox
 
-    def item(self, *entries: Entry, item_id: bytes = ITEM_ID, **options: Any) -> IncomingItem:
+    def item(
+        self, *entries: Entry, peer_node_id: bytes = PEER, item_id: bytes = ITEM_ID, **options: Any
+    ) -> IncomingItem:
         options = {"disk_size": 0} | options
-        return IncomingItem(self.inbox, list(entries), peer_node_id=PEER, item_id=item_id, **options)
+        return IncomingItem(self.inbox, list(entries), peer_node_id=peer_node_id, item_id=item_id, **options)
 
     def begin(self, *entries: Entry, **options: Any) -> IncomingItem:
         item = self.item(*entries, **options)
@@ -100,7 +103,8 @@ class Box:
 
     @property
     def names(self) -> list[str]:
-        return sorted(path.name for path in self.path.iterdir())
+        """What is in it, besides the memory of what was stored."""
+        return sorted(path.name for path in self.path.iterdir() if path.name != STORED_FOLDER)
 
 
 @pytest.fixture
@@ -468,6 +472,161 @@ def test_old_and_too_many_unfinished_items_are_removed_but_none_on_its_way(
     assert UNFINISHED_LIFETIME > 24 * 3600
     active.close(keep=False)
     assert box.names == [".stt-notes.part"]
+
+
+# What is offered once more
+
+
+def recall(box: Box, *entries: Entry, **options: Any) -> bytes:
+    """Return what another receiver of the same folder says to an offer."""
+    with Inbox(box.path) as inbox:
+        return Box(box.path, inbox).item(*entries, **options).recall()
+
+
+def test_a_stored_file_that_is_offered_again_need_not_come(box: Box) -> None:
+    box.store_file("a", b"data")
+
+    assert recall(box, file("a", b"data")) == sha3(b"data")
+    item = box.item(file("a", b"data"))
+    item.recall()
+    item.settle()
+    item.close(keep=True)
+
+    assert (item.name, item.done, item.resumed, item.stored_files) == ("a", 4, 4, 1)
+    assert box.names == ["a"]
+
+
+def test_a_stored_folder_that_is_offered_again_need_not_come(box: Box) -> None:
+    entries = [FOLDER, file("a", b"one"), folder("sub"), file("b", b"two", 2), link("l", b"../a", 2)]
+    (box.path / "tree").mkdir()
+    options: Any = {"keep_links": True, "wants": lambda path: not path.endswith("b")}
+    stored = box.store(*entries, contents={1: b"one", 4: b"../a"}, **options)
+    assert stored.name == "tree (1)"
+
+    item = box.item(*entries, **options)
+
+    assert item.recall() == sha3(sha3(b"one") + sha3(b"../a"))
+    assert item.plan == {3: ()}
+    item.settle()
+    assert (item.name, item.done, item.stored_files) == ("tree (1)", 7, 2)
+
+
+def test_nobody_learns_what_another_peer_has_sent(box: Box) -> None:
+    box.store_file("a", b"data")
+
+    assert recall(box, file("a", b"data"), peer_node_id=b"q" * 32) == b""
+    assert recall(box, file("a", b"data"), item_id=b"j" * 16) == b""
+    assert recall(box, file("a", b"data"), item_id=b"") == b""
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        file("a", b"longer"),
+        file("b", b"data"),
+        file("a", b"data", mode=0o755),
+        attrs.evolve(file("a", b"data"), modified_at=10**18 + 1),
+        attrs.evolve(FOLDER, name="a"),
+    ],
+)
+def test_another_version_at_the_sender_is_received(box: Box, entry: Entry) -> None:
+    box.store_file("a", b"data")
+
+    assert recall(box, entry) == b""
+
+
+def test_what_was_wanted_otherwise_is_received(box: Box) -> None:
+    entries = [FOLDER, file("a", b"one"), file("b", b"two")]
+    box.store(*entries, contents={1: b"one"}, wants=lambda path: path.endswith("a"))
+
+    assert recall(box, *entries) == b""
+    assert recall(box, *entries, wants=lambda path: path.endswith("b")) == b""
+    assert recall(box, *entries, wants=lambda path: path.endswith("a")) != b""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: (tree / "a").write_bytes(b"ONE"),
+        lambda tree: (tree / "sub" / "b").unlink(),
+        lambda tree: (tree / "sub" / "new").write_bytes(b""),
+        lambda tree: tree.rename(tree.parent / "mine"),
+        lambda tree: (tree.rename(tree.parent / "mine"), tree.write_bytes(b"")),
+        lambda tree: (tree.rename(tree.parent / "mine"), tree.symlink_to("mine")),
+    ],
+)
+def test_what_was_changed_or_deleted_at_the_receiver_is_received(box: Box, change: Callable[[Path], object]) -> None:
+    entries = [FOLDER, file("a", b"one"), folder("sub"), file("b", b"two", 2)]
+    contents = {1: b"one", 3: b"two"}
+    box.store(*entries, contents=contents)
+    assert recall(box, *entries)
+
+    change(box.path / "tree")
+
+    assert recall(box, *entries) == b""
+    again = box.store(*entries, contents=contents)
+    assert again.resumed == 0
+    assert recall(box, *entries)
+    assert (box.path / again.name / "sub" / "b").read_bytes() == b"two"
+
+
+@pytest.mark.parametrize("existing", [Existing.SKIP, Existing.REPLACE])
+def test_an_option_that_says_what_becomes_of_existing_names_is_kept_to(
+    open_box: Callable[..., Box], existing: Existing
+) -> None:
+    box = open_box(existing=existing)
+    box.store_file("a", b"data")
+
+    assert box.item(file("a", b"data")).recall() == b""
+    assert recall(box, file("a", b"data")) == sha3(b"data")  # without it
+
+
+def test_a_folder_in_which_something_is_missing_is_not_remembered(box: Box) -> None:
+    entries = [FOLDER, file("a", b"one"), file("b", b"two")]
+    item = box.begin(*entries)
+    item.write([records(1, b"one"), encode_file_failed(2, TransferStatus.CHANGED)])
+    item.publish()
+    item.close(keep=False)
+
+    assert recall(box, *entries) == b""
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_whenever_it_is_killed_a_receiver_remembers_what_has_its_name_and_nothing_else(
+    box: Box, monkeypatch: pytest.MonkeyPatch, *, named: bool
+) -> None:
+    (box.path / "a").write_bytes(b"mine")
+    real = os.link
+
+    def link_and_die(source: str, name: str, **options: Any) -> None:
+        if named or name == "a":
+            real(source, name, **options)
+        raise KeyboardInterrupt
+
+    item = box.begin(file("a", b"data"))
+    item.write([records(0, b"data")])
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", link_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            item.publish()
+    assert len(box.names) == 2 + named  # with what is left in the staging folder
+
+    assert recall(box, file("a", b"data")) == (sha3(b"data") if named else b"")
+    item.close(keep=True)
+
+
+def test_what_a_kill_has_left_of_a_stored_item_goes_when_it_is_offered_again(box: Box) -> None:
+    box.store_file("a", b"data")
+    left = box.begin(file("a", b"data"))
+    left.write([records(0, b"data")])
+    left.close(keep=True)
+    assert len(box.names) == 2
+
+    item = box.item(file("a", b"data"))
+    item.recall()
+    item.settle()
+
+    assert box.names == ["a"]
 
 
 # What is not wanted

@@ -25,6 +25,7 @@ from stt_streaming.transfer.messages import (
     PlanSize,
     TransferStatus,
     cut,
+    decode_plan_size,
     message_size,
 )
 
@@ -44,7 +45,7 @@ offers = counts.flatmap(
         count=st.just(count),
     )
 )
-plan_sizes = st.builds(PlanSize, st.integers(0, MAX_PLAN_SIZE))
+plan_sizes = st.builds(PlanSize, st.integers(0, MAX_PLAN_SIZE), st.just(b"") | st.binary(min_size=32, max_size=32))
 answers = st.one_of(
     st.builds(
         Answer,
@@ -122,6 +123,22 @@ def test_an_offer_that_lacks_something_is_refused(key: str) -> None:
 def test_an_answer_out_of_bounds_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(FrameError):
         Answer.decode(serialize_stt(fields))
+
+
+@given(st.one_of(plan_sizes, answers))
+def test_after_the_acceptance_comes_a_plan_or_a_refusal(message: PlanSize | Answer) -> None:
+    body = message.encode()[LENGTH.size :]
+    if isinstance(message, Answer) and message.status in (TransferStatus.ACCEPTED, TransferStatus.STORED):
+        with pytest.raises(FrameError):
+            decode_plan_size(body)
+    else:
+        assert decode_plan_size(body) == message
+
+
+@pytest.mark.parametrize("sha3_256", [b"", bytes(31), bytes(33), "d" * 32, None])
+def test_a_plan_size_with_what_is_no_digest_is_refused(sha3_256: object) -> None:
+    with pytest.raises(FrameError):
+        PlanSize.decode(serialize_stt({"size": 0, "sha3_256": sha3_256}))
 
 
 def test_keys_of_later_versions_are_ignored() -> None:

@@ -23,6 +23,7 @@ from stt_streaming.transfer.rate import RateLimit
 from stt_streaming.transfer.receiver import ITEMS_AT_ONCE, FileReceiver, ReceivedItem, SessionProgress
 from stt_streaming.transfer.records import CHUNK_SIZE, encode_chunk_head, encode_file_start
 from stt_streaming.transfer.sender import UNCONFIRMED_LIMIT, FileSender, SentItem
+from stt_streaming.transfer.stored import STORED_FOLDER
 from stt_streaming.transfer.streams import read_message
 
 if TYPE_CHECKING:
@@ -306,7 +307,9 @@ def make_tree(root: Path, contents: dict[str, bytes]) -> Path:
 
 
 def read_tree(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    """Return all files by their paths, besides the memory of what was stored."""
+    files = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return {path: data for path, data in files.items() if not path.startswith(STORED_FOLDER)}
 
 
 async def test_a_folder_arrives_whole_and_both_sides_know(ends: Ends, tmp_path: Path) -> None:
@@ -419,6 +422,100 @@ async def test_an_interrupted_transfer_goes_on_in_another_session(
     assert sent.resumed == received.resumed
     assert 4 * CHUNK_SIZE < sent.resumed < 20 * CHUNK_SIZE
     assert second.receiving.unfinished == []
+
+
+async def test_what_was_stored_before_the_break_does_not_come_again(
+    restart: Callable[[], Awaitable[Ends]], tmp_path: Path
+) -> None:
+    tree = make_tree(tmp_path / "tree", {"a/large": os.urandom(3 * CHUNK_SIZE), "b": b"two"})
+    empty, last = make_tree(tmp_path, {"empty": b"", "last": b"last"}) / "empty", tmp_path / "last"
+    first = await restart()
+    serving = asyncio.create_task(first.receiving.serve())
+    assert await first.sending.send(tree, empty)
+    first.sending.session.close(CANCELLED, "broken off")
+    await serving
+
+    second = await restart()
+    serving = asyncio.create_task(second.receiving.serve())
+    assert await second.sending.send(tree, empty, last)
+    second.sending.session.close()
+    await serving
+
+    assert sorted(path.name for path in second.receiving.folder.iterdir()) == [STORED_FOLDER, "empty", "last", "tree"]
+    size = 3 * CHUNK_SIZE + 3
+    told = {item.name: (item.size, item.resumed, item.files) for item in second.sending.stored}
+    assert told == {"tree": (size, size, 2), "empty": (0, 0, 1), "last": (4, 0, 1)}
+    assert told == {item.name: (item.size, item.resumed, item.files) for item in second.receiving.stored}
+    digests = {item.name: item.sha3_256 for item in second.sending.stored}
+    assert digests == {item.name: item.sha3_256 for item in second.receiving.stored}
+    assert digests.items() > {item.name: item.sha3_256 for item in first.sending.stored}.items()
+    assert ("tree", size, size) in second.sending.shown
+    assert second.receiving.progress.complete
+
+
+async def test_other_bytes_with_the_same_size_and_time_are_sent(
+    restart: Callable[[], Awaitable[Ends]], tmp_path: Path
+) -> None:
+    tree = make_tree(tmp_path / "tree", {"a": b"first version", "b": os.urandom(2 * CHUNK_SIZE)})
+    first = await restart()
+    serving = asyncio.create_task(first.receiving.serve())
+    assert await first.sending.send(tree)
+    first.sending.session.close()
+    await serving
+    status = (tree / "a").stat()
+    (tree / "a").write_bytes(b"other version")
+    os.utime(tree / "a", ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    second = await restart()
+    serving = asyncio.create_task(second.receiving.serve())
+    assert await second.sending.send(tree)
+    second.sending.session.close()
+    await serving
+
+    assert (second.receiving.folder / "tree" / "a").read_bytes() == b"first version"
+    assert read_tree(second.receiving.folder / "tree (1)") == read_tree(tree)
+    (sent,), (received,) = second.sending.stored, second.receiving.stored
+    assert (sent.resumed, sent.files, sent.sha3_256) == (0, 2, received.sha3_256)
+    assert (received.name, received.resumed, received.size) == ("tree (1)", 0, sent.size)
+
+
+async def test_without_resuming_the_same_file_comes_a_second_time(
+    restart: Callable[[], Awaitable[Ends]], source: Callable[[str, bytes], Path]
+) -> None:
+    path = source("a", b"data")
+    for resume in (True, False, True):
+        ends = await restart()
+        serving = asyncio.create_task(ends.receiving.serve())
+        assert await ends.sending.send(path, resume=resume)
+        ends.sending.session.close()
+        await serving
+
+    assert ends.receiving.files == {"a": b"data", "a (1)": b"data"}
+
+
+async def test_a_sender_that_breaks_off_while_it_compares_is_no_success(
+    restart: Callable[[], Awaitable[Ends]], source: Callable[[str, bytes], Path]
+) -> None:
+    path = source("a", os.urandom(8 * CHUNK_SIZE))
+    first = await restart()
+    serving = asyncio.create_task(first.receiving.serve())
+    assert await first.sending.send(path)
+    first.sending.session.close()
+    await serving
+
+    second = await restart()
+    serving = asyncio.create_task(second.receiving.serve())
+    sending = asyncio.create_task(second.sending.send(path))
+    await second.sending.begun.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    second.sending.session.close(CANCELLED, "the sender was stopped")
+    await serving
+
+    assert second.receiving.stored == []
+    assert [name for name, _ in second.receiving.failed] == ["a"]
+    assert list(second.receiving.files) == ["a"]
 
 
 async def test_a_newer_session_takes_an_item_over_from_one_that_seems_to_live(
@@ -625,6 +722,8 @@ ALL = PlanSize(0).encode()
         ((b"SSH-2.0-x\r\n",), "otherwise than a receiver"),
         ((ACCEPTED,), "ended where a message was to come"),
         ((ACCEPTED, ACCEPTED), "otherwise than a receiver"),
+        ((ACCEPTED, Answer(status=TransferStatus.STORED, sha3_256=bytes(32)).encode()), "otherwise than a receiver"),
+        ((ACCEPTED, Answer(status=TransferStatus.NOT_WRITABLE, text="cannot be read").encode()), "cannot be read"),
         ((ACCEPTED, PlanSize(5).encode(), bytes(4)), "otherwise than a receiver"),
         ((ACCEPTED, PlanSize(5).encode(), b"\x00\x00\x00\x09\x00"), "otherwise than a receiver"),
         ((ACCEPTED, ALL), "ended where a message was to come"),
@@ -633,6 +732,15 @@ ALL = PlanSize(0).encode()
         ((Answer(status=TransferStatus.NO_SPACE, text="full up").encode(),), "full up"),
         ((ACCEPTED, ALL, Answer(status=TransferStatus.MISMATCH, text="other bytes").encode()), "other bytes"),
         ((Answer(status=TransferStatus.STORED, sha3_256=bytes(32)).encode(),), "before it came"),
+        ((ACCEPTED, PlanSize(0, sha3(b"content")).encode()), "ended where a message was to come"),
+        (
+            (
+                ACCEPTED,
+                PlanSize(0, sha3(b"content")).encode(),
+                Answer(status=TransferStatus.STORED, sha3_256=bytes(32)).encode(),
+            ),
+            "confirmed other bytes",
+        ),
         ((ACCEPTED, ALL, Answer(status=TransferStatus.STORED, sha3_256=bytes(32)).encode()), "confirmed other bytes"),
     ],
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import re
 import secrets
@@ -24,8 +23,10 @@ from stt_streaming.transfer.errors import TransferError
 from stt_streaming.transfer.folders import OPEN_FOLDER
 from stt_streaming.transfer.messages import TransferStatus
 from stt_streaming.transfer.names import numbered_name
+from stt_streaming.transfer.stored import StoredItems
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
 
@@ -90,6 +91,9 @@ class Inbox:
             refuse(error, f"the folder {folder} cannot be opened")
         """The descriptor of the folder."""
 
+        self.stored = StoredItems(self.descriptor)
+        """What is remembered of the items in it."""
+
         self.umask = os.umask(0o077)
         """The permissions that new files do not get."""
         os.umask(self.umask)
@@ -108,9 +112,10 @@ class Inbox:
         Raises:
             TransferError: They cannot.
         """
-        with Staging(self, "") as staging:
+        with contextlib.closing(Staging(self, "")) as staging:
             staging.remove()
         self._remove_old(UNFINISHED_LIFETIME)
+        self.stored.forget_old()
 
     def reserve(self, key: str, size: int) -> None:
         """Count bytes that are to come; those of an item that is resumed are not counted twice.
@@ -159,19 +164,27 @@ class Inbox:
             os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
             raise TransferError(TransferStatus.EXISTS, f"{name} is there already")
 
-    def publish(self, staging: Staging, name: str, *, is_folder: bool) -> str:
+    def publish(self, staging: Staging, name: str, *, is_folder: bool, about_to: Callable[[str], None]) -> str:
         """Move a finished item out of its staging folder; return the name that it got.
+
+        Args:
+            staging: Where it is.
+            name: What it shall be called.
+            is_folder: Whether it is a folder.
+            about_to: Told of each name right before the item may get it.
 
         Raises:
             TransferError: The name is taken, and the item must not have another.
             OSError: The disk fails.
         """
         if self.existing is Existing.REPLACE:
+            about_to(name)
             self._replace(staging, name, is_folder=is_folder)
             return name
         last = 0 if self.existing is Existing.SKIP else MAX_NUMBER
         for number in range(last + 1):
             chosen = numbered_name(name, number) if number else name
+            about_to(chosen)
             try:
                 if is_folder:
                     self._move_folder(staging, chosen)
@@ -255,7 +268,7 @@ class Inbox:
                         found.append((entry.stat(follow_symlinks=False).st_mtime, entry.name))
         for modified_at, name in sorted(found, reverse=True)[beyond:]:
             if time.time() - modified_at >= lifetime:
-                with contextlib.suppress(TransferError), Staging(self, name) as staging:
+                with contextlib.suppress(TransferError), contextlib.closing(Staging(self, name)) as staging:
                     staging.remove()
 
 
@@ -287,14 +300,6 @@ class Staging:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     def remove(self) -> None:
         """Remove it with all that is in it. What cannot be removed stays, but under its hidden name."""
         self._inbox.release(self.name)
@@ -319,11 +324,9 @@ class Staging:
             raise TransferError(TransferStatus.NOT_WRITABLE, f"{self.name} belongs to somebody else")
 
 
-def staging_name(peer_node_id: bytes, item_id: bytes) -> str:
-    """Return the name of the staging folder of a sender's item: the same when it comes again."""
-    if not item_id:
-        return ""
-    return f"{STAGING_PREFIX}{hashlib.sha3_256(peer_node_id + item_id).hexdigest()[:32]}{STAGING_SUFFIX}"
+def staging_name(key: str) -> str:
+    """Return the name of the staging folder of the item with this key."""
+    return f"{STAGING_PREFIX}{key}{STAGING_SUFFIX}"
 
 
 def refuse(error: OSError, what: str) -> NoReturn:

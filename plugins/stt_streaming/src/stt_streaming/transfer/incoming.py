@@ -19,12 +19,13 @@ import attrs
 from stt_core.errors import FrameError
 from stt_streaming.transfer.errors import TransferError
 from stt_streaming.transfer.folders import OPEN_FOLDER, Folders
-from stt_streaming.transfer.inbox import CREATE_FILE, STAGED_NAME, Staging, refuse, staging_name
-from stt_streaming.transfer.manifest import EntryKind
+from stt_streaming.transfer.inbox import CREATE_FILE, STAGED_NAME, Existing, Staging, refuse, staging_name
+from stt_streaming.transfer.manifest import EntryKind, encode_manifest
 from stt_streaming.transfer.messages import TransferStatus
 from stt_streaming.transfer.names import FolderNames, clean_name, is_inside
-from stt_streaming.transfer.plan import Mark, mark_offsets
+from stt_streaming.transfer.plan import Mark, encode_plan, mark_offsets
 from stt_streaming.transfer.records import CHUNK_SIZE, ChunkEnd, Data, FileFailed, FileStart, Hole, RecordReader
+from stt_streaming.transfer.stored import StoredItem, item_key, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,6 +45,9 @@ _ZEROS: Final = bytes(CHUNK_SIZE)
 
 class IncomingItem:
     """A file or folder on its way. Call in this order: prepare, compare until it is done, write, publish; always close.
+
+    If :meth:`recall` says that the inbox has it already, the plan is complete. Then :meth:`settle` follows if the
+    sender has the same; if not, prepare, write and publish.
 
     Args:
         inbox: Where it goes.
@@ -90,8 +94,7 @@ class IncomingItem:
 
         self._inbox = inbox
         self._entries = entries
-        self._staging_name = staging_name(peer_node_id, item_id)
-        self._resumable = bool(item_id)
+        self._key = item_key(peer_node_id, item_id) if item_id else ""
         self._disk_size = disk_size
         self._parents = [entry.parent for entry in entries]
         names = FolderNames()
@@ -110,6 +113,38 @@ class IncomingItem:
         self._digests = hashlib.sha3_256()
         self._file_digest = b""
         self._published = False
+        self._stored: StoredItem | None = None
+
+    def recall(self) -> bytes:
+        """Return the digest of the item if the inbox has it from an earlier offer, as it came; else nothing.
+
+        Only where an item whose name is taken gets a number: else that option says what is to be done.
+        """
+        if not self._key or self._inbox.existing is not Existing.NUMBER:
+            return b""
+        stored = self._inbox.stored.recall(self._key)
+        if stored is None or stored.listing != self._listing():
+            return b""
+        with contextlib.suppress(OSError):
+            if stored.state == state_of(self._inbox.descriptor, stored.name, len(self._entries)):
+                self._stored = stored
+                self.plan = dict.fromkeys(self._unwanted, ())
+                return stored.sha3_256
+        return b""
+
+    def settle(self) -> None:
+        """Count the item as received that :meth:`recall` has found: the sender has the same."""
+        assert self._stored is not None
+        self.name = self._stored.name
+        wanted = [entry.size for index, entry in enumerate(self._entries) if self._is_wanted(index)]
+        self.stored_files = len(wanted)
+        self.done = self.resumed = sum(wanted)
+        # A receiver that was killed once the item had its name has left the staging folder.
+        with (
+            contextlib.suppress(TransferError),
+            contextlib.closing(Staging(self._inbox, staging_name(self._key))) as staging,
+        ):
+            staging.remove()
 
     def prepare(self) -> None:
         """Check that it may come, and find what is there of it.
@@ -120,7 +155,7 @@ class IncomingItem:
         self._inbox.check_name(self.name)
         if not self.is_folder and 0 in self._unwanted:
             raise TransferError(TransferStatus.UNWANTED, "it is not wanted here")
-        self._staging = Staging(self._inbox, self._staging_name)
+        self._staging = Staging(self._inbox, staging_name(self._key) if self._key else "")
         try:
             os.utime(self._staging.descriptor)  # unfinished items are removed by their age
             self._sort_out()
@@ -192,13 +227,16 @@ class IncomingItem:
                 self._finish_folders()
                 # One call for all files: one for each would take longer than they themselves.
                 os.sync()
-            self.name = self._inbox.publish(self._staging, self.name, is_folder=self.is_folder)
+            digest = self._digests.digest() if self.is_folder else self._file_digest
+            self.name = self._inbox.publish(
+                self._staging, self.name, is_folder=self.is_folder, about_to=self._rememberer(digest)
+            )
             self._published = True
             self._inbox.count_stored(self._staging.name, self.size)
             os.fsync(self._inbox.descriptor)
         except OSError as error:
             refuse(error, "the file cannot be stored")
-        return self._digests.digest() if self.is_folder else self._file_digest
+        return digest
 
     def close(self, *, keep: bool) -> None:
         """Let go of it; calling it twice, or without :meth:`prepare`, is allowed.
@@ -217,12 +255,30 @@ class IncomingItem:
             self._root = -1
         if self._staging is not None:
             staging, self._staging = self._staging, None
-            kept = keep and self._resumable and self.done + self._there > 0 and not self._published
+            kept = keep and bool(self._key) and self.done + self._there > 0 and not self._published
             if not kept:
                 staging.remove()
             staging.close()
             if kept:
                 self._inbox.keep_unfinished()
+
+    # What was stored
+
+    def _listing(self) -> bytes:
+        """Return what is offered and wanted, as the memory of it has it."""
+        unwanted = encode_plan(dict.fromkeys(self._unwanted, ()))
+        return hashlib.sha3_256(encode_manifest(self._entries) + unwanted).digest()
+
+    def _rememberer(self, digest: bytes) -> Callable[[str], None]:
+        """Return what remembers the item under the name that it is told."""
+        if not self._key or self.left_out:
+            return lambda _: None
+        assert self._staging is not None
+        listing = self._listing()
+        state = state_of(self._staging.descriptor, STAGED_NAME, len(self._entries))
+        return lambda name: self._inbox.stored.remember(
+            self._key, StoredItem(listing=listing, state=state, sha3_256=digest, name=name)
+        )
 
     # What is there
 
@@ -390,10 +446,14 @@ class IncomingItem:
     def _next_wanted(self, index: int) -> int | None:
         """Return the index of the next file or link that is to come, from this one on."""
         while index < len(self._entries):
-            if self._entries[index].kind is not EntryKind.FOLDER and index not in self._unwanted:
+            if self._is_wanted(index):
                 return index
             index += 1
         return None
+
+    def _is_wanted(self, index: int) -> bool:
+        """Say whether an entry is a file or link that is to come."""
+        return self._entries[index].kind is not EntryKind.FOLDER and index not in self._unwanted
 
     # Folders and links
 

@@ -3,6 +3,8 @@
     sender -> receiver   OFFER, manifest, records, end of stream
     receiver -> sender   ANSWER (accepted), PLAN, plan, ANSWER (stored), end of stream; or an ANSWER with a refusal
 
+A sender that has the very item that the receiver says it has stored before sends no records.
+
 A message is its length as two bytes, big-endian, and that many bytes of a dict in STT serialization. Keys that are not
 known are ignored, so that a later version may add some; one that must break the rules takes another label. Manifest,
 plan and records have modules of their own.
@@ -135,9 +137,15 @@ class PlanSize:
 
     size: int
 
+    sha3_256: bytes = b""
+    """The digest of the item, if the receiver has stored it before; empty otherwise."""
+
     def encode(self) -> bytes:
         """Return the message, its length in front."""
-        return _encoded({"size": self.size})
+        fields: dict[str, Any] = {"size": self.size}
+        if self.sha3_256:
+            fields["sha3_256"] = self.sha3_256
+        return _encoded(fields)
 
     @classmethod
     def decode(cls, body: Buffer) -> Self:
@@ -146,7 +154,11 @@ class PlanSize:
         Raises:
             FrameError: The bytes are no such message.
         """
-        return cls(_integer(_fields(body), "size", 0, MAX_PLAN_SIZE))
+        fields = _fields(body)
+        return cls(
+            size=_integer(fields, "size", 0, MAX_PLAN_SIZE),
+            sha3_256=_bytes(fields, "sha3_256", (DIGEST_SIZE,)) if "sha3_256" in fields else b"",
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -187,6 +199,20 @@ class Answer:
             text=_text(fields, "text", MAX_TEXT_SIZE) if "text" in fields else "",
             sha3_256=_bytes(fields, "sha3_256", (DIGEST_SIZE,)) if status is TransferStatus.STORED else b"",
         )
+
+
+def decode_plan_size(body: Buffer) -> PlanSize | Answer:
+    """Return the value of the message that follows ``ACCEPTED``, or the refusal that comes instead of it.
+
+    Raises:
+        FrameError: The bytes are neither.
+    """
+    if "status" not in _fields(body):
+        return PlanSize.decode(body)
+    answer = Answer.decode(body)
+    if answer.status in (TransferStatus.ACCEPTED, TransferStatus.STORED):
+        raise FrameError(f"the answer {answer.status.name} comes where a plan was to come")
+    return answer
 
 
 def message_size(length: Buffer) -> int:

@@ -12,7 +12,14 @@ import attrs
 from stt_core.errors import FrameError, IncompleteRead, SessionClosed, StreamClosed
 from stt_streaming.transfer.errors import TransferError
 from stt_streaming.transfer.manifest import encode_manifest
-from stt_streaming.transfer.messages import STREAM_LABEL, Answer, Offer, PlanSize, TransferStatus
+from stt_streaming.transfer.messages import (
+    STREAM_LABEL,
+    Answer,
+    Offer,
+    PlanSize,
+    TransferStatus,
+    decode_plan_size,
+)
 from stt_streaming.transfer.plan import decode_plan
 from stt_streaming.transfer.records import CHUNK_SIZE
 from stt_streaming.transfer.source import LeftOut, SourceItem
@@ -162,7 +169,7 @@ class FileSender:
         """Send one item over a stream of its own; return the digest that the receiver confirms."""
         manifest = await in_thread(encode_manifest, item.entries)
         stream = await self._session.open_stream(label=STREAM_LABEL)
-        accepted = asyncio.Event()
+        accepted = asyncio.get_running_loop().create_future()
         bytes_going = asyncio.create_task(self._send_bytes(stream, sending, item, manifest, accepted))
         timeout = ANSWER_TIMEOUT + len(manifest) / SLOWEST_RATE
         answering = asyncio.create_task(_wait_stored(stream, item, accepted, timeout))
@@ -180,7 +187,7 @@ class FileSender:
         return answering.result()
 
     async def _send_bytes(
-        self, stream: STTStream, sending: _Sending, item: SourceItem, manifest: bytes, accepted: asyncio.Event
+        self, stream: STTStream, sending: _Sending, item: SourceItem, manifest: bytes, accepted: asyncio.Future[bytes]
     ) -> bytes:
         try:
             offer = Offer(
@@ -193,10 +200,11 @@ class FileSender:
                 count=sending.count,
             )
             await stream.send(offer.encode() + manifest)
-            await accepted.wait()
+            stored = await accepted
             await sending.turn.wait()
-            with self._progress(item.name, item.size) as advance:
-                await self._send_records(stream, item, advance)
+            if not (stored and await self._is_the_same(item, stored)):
+                with self._progress(item.name, item.size) as advance:
+                    await self._send_records(stream, item, advance)
             stream.end()
         except StreamClosed:
             # The receiver wants no more of it: its answer, which is still to come, says why.
@@ -205,6 +213,19 @@ class FileSender:
             if sending.turn.is_set():
                 sending.handed_over.set()
         return b""
+
+    async def _is_the_same(self, item: SourceItem, sha3_256: bytes) -> bool:
+        """Read an item that the receiver says it has stored before, and say whether it is the same."""
+        with self._progress(item.name, item.size) as advance:
+            shown = 0
+            while await in_thread(item.read) is not None:
+                advance(item.done - shown)
+                shown = item.done
+        if hmac.compare_digest(item.digest(), sha3_256):
+            item.resumed = item.done
+            return True
+        item.rewind()
+        return False
 
     async def _send_records(self, stream: STTStream, item: SourceItem, advance: Callable[[int], None]) -> None:
         shown = 0
@@ -244,16 +265,18 @@ def _raise_first_error(*tasks: asyncio.Task[bytes]) -> None:
             raise error
 
 
-async def _wait_stored(stream: STTStream, item: SourceItem, accepted: asyncio.Event, timeout: float) -> bytes:
+async def _wait_stored(stream: STTStream, item: SourceItem, accepted: asyncio.Future[bytes], timeout: float) -> bytes:
     """Take the plan of the receiver, then return the digest that it confirms."""
     try:
         async with asyncio.timeout(timeout):
             answer = Answer.decode(await read_message(stream))
         if answer.status is TransferStatus.ACCEPTED:
-            size = PlanSize.decode(await read_message(stream)).size
-            item.follow(decode_plan(await stream.receive_exactly(size), item.entries))
-            accepted.set()
-            answer = Answer.decode(await read_message(stream))
+            reply = decode_plan_size(await read_message(stream))
+            if isinstance(reply, PlanSize):
+                item.follow(decode_plan(await stream.receive_exactly(reply.size), item.entries))
+                accepted.set_result(reply.sha3_256)
+                reply = Answer.decode(await read_message(stream))
+            answer = reply
         elif answer.status is TransferStatus.STORED:
             raise TransferError(TransferStatus.MALFORMED, "the peer confirmed the file before it came")
     except TimeoutError:

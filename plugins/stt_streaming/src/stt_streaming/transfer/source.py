@@ -93,6 +93,7 @@ class SourceItem:
 
         self._keep_links = keep_links
         self._batch_size = batch_size
+        self._unlisted = 0
         self._names: list[str] = []
         self._parents: list[int] = []
         self._targets: dict[int, bytes] = {}
@@ -137,6 +138,7 @@ class SourceItem:
                 raise TransferError(TransferStatus.CHANGED, f"{self.path} is neither a regular file nor a folder")
         except OSError as error:
             _fail(str(self.path), error)
+        self._unlisted = len(self.left_out)
         identity = f"{status.st_dev} {status.st_ino} ".encode() + os.fsencode(name)
         self.item_id = hashlib.sha3_256(identity).digest()[:ITEM_ID_SIZE]
 
@@ -159,6 +161,14 @@ class SourceItem:
                 return _joined(pieces) if pieces else None
             room -= self._continue_file(pieces)
         return _joined(pieces)
+
+    def rewind(self) -> None:
+        """Let :meth:`read` begin again with the first file, as if nothing had been read."""
+        self._end_file()
+        self._index = -1
+        self._digests = hashlib.sha3_256()
+        self.done = self.resumed = self.sent_files = 0
+        del self.left_out[self._unlisted :]
 
     def digest(self) -> bytes:
         """Return the digest of the item, once all is read: a file's own, or that of all digests of a folder's."""
