@@ -159,9 +159,20 @@ BREACHES: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 
+# No breach: it keeps every rule, as long as nobody forks.
+NOT_FORK_SAFE = {
+    "not_fork_safe": (
+        ("import fcntl\n", "import fcntl\nimport os\n"),
+        ("class ToyStorage(", "PROCESS = os.getpid()\n\n\nclass ToyStorage("),
+        ("        self.closed = False\n", "        assert os.getpid() == PROCESS\n        self.closed = False\n"),
+        ("(StorageContract):\n", "(StorageContract):\n    is_fork_safe = False\n\n"),
+    )
+}
+
+
 @pytest.fixture(scope="module")
 def outcomes(outcomes_of: Callable[..., Outcomes]) -> Outcomes:
-    return outcomes_of("storage", BREACHES)
+    return outcomes_of("storage", BREACHES | NOT_FORK_SAFE)
 
 
 def test_each_rule_has_a_breach() -> None:
@@ -170,6 +181,10 @@ def test_each_rule_has_a_breach() -> None:
 
 def test_an_honest_store_keeps_every_rule(outcomes: Outcomes) -> None:
     assert outcomes["honest"] == dict.fromkeys(StorageContract.rules(), "passed")
+
+
+def test_a_store_that_is_not_fork_safe_is_used_by_processes_that_begin_from_scratch(outcomes: Outcomes) -> None:
+    assert outcomes["not_fork_safe"] == dict.fromkeys(StorageContract.rules(), "passed")
 
 
 @pytest.mark.parametrize("rule", BREACHES)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import random
 import traceback
 import warnings
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import pytest
 
@@ -17,7 +18,9 @@ from stt_core.interfaces.storage import StorageCapabilities
 from stt_core.testing.contract import Contract, Leftovers, assert_same, rule
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import ForkContext, SpawnContext
 
     from stt_core.interfaces.storage import StorageFactory, StorageProvider
 
@@ -49,6 +52,7 @@ _KEYS: Final = (
 _LARGE: Final = 1 << 20  # bytes
 _TASKS: Final = 12
 _MOMENTS: Final = 16  # iterations of the event loop after which a call is cancelled, at most
+_COUNT: Final = 30  # times that each of two processes counts a number up
 
 
 class StorageContract(Contract):
@@ -56,6 +60,12 @@ class StorageContract(Contract):
 
     Give the fixtures :meth:`factory` and :meth:`url`, and :meth:`break_store` where a store can fail. What
     ``capabilities`` declares is checked: ``durable``, ``atomic_commit`` and ``shared``.
+    """
+
+    is_fork_safe: ClassVar[bool] = True
+    """Whether a process may be forked after it has used a store; if not, the rules begin others from scratch.
+
+    ``factory`` must then be importable: a class or a function of a module.
     """
 
     @pytest.fixture
@@ -89,7 +99,7 @@ class StorageContract(Contract):
     async def test_what_is_stored_is_retrieved(self, storage: _Storage) -> None:
         """Any bytes: none, one, every one, a MiB."""
         async with storage.open() as store:
-            for value in (b"", b"\x00", bytes(range(256)), random.Random(1).randbytes(_LARGE)):  # noqa: S311
+            for value in (b"", b"\x00", bytes(range(256)), random.Random(1).randbytes(_LARGE)):
                 await store.store(b"key", value)
                 found = await store.retrieve(b"key")
                 assert type(found) is bytes
@@ -141,7 +151,7 @@ class StorageContract(Contract):
         """By their bytes."""
         async with storage.open() as store:
             assert await _listed(store) == []
-            for key in random.Random(1).sample(_KEYS, len(_KEYS)):  # noqa: S311
+            for key in random.Random(1).sample(_KEYS, len(_KEYS)):
                 await store.store(key, b"")
             assert await _listed(store) == list(_KEYS)
 
@@ -232,7 +242,7 @@ class StorageContract(Contract):
     async def test_a_commit_that_fails_changes_nothing(self, storage: _Storage) -> None:
         """For instance because one of its values is none."""
         async with storage.open() as store:
-            _only_if(store.capabilities.atomic_commit, "atomic_commit")
+            _only_if(store.capabilities, "atomic_commit")
             await store.store(b"2", b"old")
             puts: dict[bytes, Any] = {b"1": b"new", b"2": b"new", b"3": object()}
             with pytest.raises(Exception):  # noqa: B017, PT011  whatever it is
@@ -244,7 +254,7 @@ class StorageContract(Contract):
     async def test_a_cancelled_commit_is_whole_or_not_at_all(self, storage: _Storage) -> None:
         """At whatever moment it is cancelled."""
         async with storage.open() as store:
-            _only_if(store.capabilities.atomic_commit, "atomic_commit")
+            _only_if(store.capabilities, "atomic_commit")
             keys = [b"%d" % number for number in range(8)]
             for moment in range(_MOMENTS):
                 await store.commit({}, keys)
@@ -324,7 +334,7 @@ class StorageContract(Contract):
     async def test_a_durable_store_outlives_its_provider(self, storage: _Storage) -> None:
         """What was stored is there when the store is opened again, versions too."""
         async with storage.open() as store:
-            _only_if(store.capabilities.durable, "durable")
+            _only_if(store.capabilities, "durable")
             await store.store(b"key", b"value")
             await store.commit({b"key 2": b"value 2"})
             version = await store.version(b"key")
@@ -336,52 +346,18 @@ class StorageContract(Contract):
     @rule(relaxed_by="declare durable=False")
     def test_a_durable_store_outlives_its_process(self, factory: StorageFactory, url: str) -> None:
         """What was acknowledged is there, though the process ended without closing the store."""
-        _only_if(factory(url).capabilities.durable, "durable")
-
-        async def store() -> None:
-            await factory(url).store(b"key", b"value")
-
-        async def check() -> None:
-            provider = factory(url)
-            try:
-                assert await provider.retrieve(b"key") == b"value"
-            finally:
-                await provider.close()
-
-        _wait_for(_in_process(store))
-        asyncio.run(check())
+        _only_if(factory(url).capabilities, "durable")
+        with _process(_store_value, factory, url, fork=self.is_fork_safe):
+            pass
+        assert asyncio.run(_retrieved(factory, url, b"key")) == b"value"
 
     @rule(relaxed_by="declare shared=False")
     def test_processes_that_share_a_store_lose_no_change(self, factory: StorageFactory, url: str) -> None:
         """Two count one number up, by store_if; each sees what the other one did."""
-        _only_if(factory(url).capabilities.shared, "shared")
-        count = 30
-
-        async def count_up() -> None:
-            store = factory(url)
-            try:
-                for _ in range(count):
-                    while True:
-                        version = await store.version(b"number")
-                        number = int(await store.retrieve(b"number") or b"0")
-                        # Where the number was changed between the two, its version is another by now.
-                        if await store.store_if(b"number", b"%d" % (number + 1), version) is not None:
-                            break
-                        await asyncio.sleep(0)
-            finally:
-                await store.close()
-
-        async def result() -> bytes | None:
-            store = factory(url)
-            try:
-                return await store.retrieve(b"number")
-            finally:
-                await store.close()
-
-        process = _in_process(count_up)
-        asyncio.run(count_up())
-        _wait_for(process)
-        assert asyncio.run(result()) == b"%d" % (2 * count)
+        _only_if(factory(url).capabilities, "shared")
+        with _process(_count_up, factory, url, fork=self.is_fork_safe):
+            asyncio.run(_count_up(factory, url))
+        assert asyncio.run(_retrieved(factory, url, b"number")) == b"%d" % (2 * _COUNT)
 
 
 class _Storage:
@@ -439,30 +415,72 @@ async def _assert_fails(store: StorageProvider) -> None:
         pytest.fail(f"{name} raised nothing")
 
 
-def _only_if(declared: bool, name: str) -> None:  # noqa: FBT001
-    if not declared:
+def _only_if(capabilities: StorageCapabilities, name: str) -> None:
+    if not getattr(capabilities, name):
         pytest.skip(f"it declares {name}=False")
 
 
-def _in_process(main: Callable[[], Any]) -> int:
-    """Run a coroutine in a process of its own that ends at once, with nothing closed or flushed; return its id."""
-    if not hasattr(os, "fork"):
+async def _store_value(factory: StorageFactory, url: str) -> None:
+    await factory(url).store(b"key", b"value")
+
+
+async def _count_up(factory: StorageFactory, url: str) -> None:
+    store = factory(url)
+    try:
+        for _ in range(_COUNT):
+            while True:
+                version = await store.version(b"number")
+                number = int(await store.retrieve(b"number") or b"0")
+                # Where the number was changed between the two, its version is another by now.
+                if await store.store_if(b"number", b"%d" % (number + 1), version) is not None:
+                    break
+                await asyncio.sleep(0)
+    finally:
+        await store.close()
+
+
+async def _retrieved(factory: StorageFactory, url: str, key: bytes) -> bytes | None:
+    store = factory(url)
+    try:
+        return await store.retrieve(key)
+    finally:
+        await store.close()
+
+
+@contextmanager
+def _process(
+    main: Callable[[StorageFactory, str], Any], factory: StorageFactory, url: str, *, fork: bool
+) -> Iterator[None]:
+    """Run a coroutine function in a process of its own, which ends at once, with nothing closed or flushed."""
+    if fork and not hasattr(os, "fork"):
         pytest.skip("this system cannot fork")
-    with warnings.catch_warnings():
+    context: ForkContext | SpawnContext
+    context = multiprocessing.get_context("fork") if fork else multiprocessing.get_context("spawn")
+    reader, writer = context.Pipe(duplex=False)
+    process = context.Process(target=_run_and_end, args=(writer, main, factory, url))
+    with reader, writer, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, where other threads are about
-        process = os.fork()
-    if process:
-        return process
+        process.start()
+        writer.close()
+        reader.poll(None)  # until it has begun, or ended
+    try:
+        yield
+    finally:
+        process.join()
+        status = process.exitcode
+        process.close()
+    assert status == 0, "the other process failed"
+
+
+def _run_and_end(
+    begun: Connection, main: Callable[[StorageFactory, str], Any], factory: StorageFactory, url: str
+) -> None:
     status = 1
     try:
-        asyncio.run(main())
+        begun.close()
+        asyncio.run(main(factory, url))
         status = 0
     except BaseException:  # noqa: BLE001  this process ends here
         traceback.print_exc()
     finally:
         os._exit(status)
-
-
-def _wait_for(process: int) -> None:
-    _, status = os.waitpid(process, 0)
-    assert status == 0, "the other process failed"
