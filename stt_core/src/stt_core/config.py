@@ -136,7 +136,10 @@ class STTConfig:
     """Name of the controller of unreliable paths; at one per cent of loss BBR keeps forty times the rate of CUBIC."""
 
     max_ack_delay: float = attrs.field(default=0.025, validator=_between(0.0, 1.0))
-    """Seconds that an acknowledgement may wait for more to acknowledge (RFC 9000 section 18.2 has the same)."""
+    """Seconds that an acknowledgement may wait for more to acknowledge (RFC 9000 section 18.2 has the same).
+
+    The peer is taken to have the same: one that waits longer is asked again in vain.
+    """
 
     max_datagram_size: int = attrs.field(default=65_507, validator=_between(1200, 65_507))
     """Bytes of the largest datagram to send; from 1200, probing finds out how much of it a path carries (RFC 8899)."""

@@ -26,17 +26,19 @@ class Signal:
     __slots__ = ("_waiters",)
 
     def __init__(self) -> None:
-        self._waiters: list[asyncio.Future[None]] = []  # a handful at most, and most often none
+        self._waiters: list[asyncio.Future[None]] | None = None  # a handful at most, and most often none
 
     def set(self) -> None:
         """Wake all who wait now."""
-        for waiter in self._waiters:
+        for waiter in self._waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 
     async def wait(self) -> None:
         """Wait for the next :meth:`set`."""
         waiter = asyncio.get_running_loop().create_future()
+        if self._waiters is None:
+            self._waiters = []
         self._waiters.append(waiter)
         try:
             await waiter
@@ -118,6 +120,7 @@ class STTStream:
             view = memoryview(data)
             for start in range(0, len(view), _WRITE_SIZE):
                 while not write(stream_id, view[start : start + _WRITE_SIZE]):
+                    self._session.touch()
                     await self._writable.wait()
                     self._require_sendable()
                 self._session.touch()

@@ -114,6 +114,10 @@ def test_the_delay_is_the_time_since_the_newest_number_came() -> None:
     assert acks.ack(2.75).delay_us == 750_000
 
 
+def test_a_delay_is_rounded_down() -> None:
+    assert tracker([0], now=1.0).ack(1.0000019).delay_us == 1
+
+
 def test_a_delay_is_never_negative() -> None:
     assert tracker([0], now=5.0).ack(4.0) == Ack(0, ((0, 0),))
 
@@ -169,17 +173,42 @@ def test_small_datagrams_count_by_what_would_fill_one() -> None:
     assert acks.due == 1.01
 
 
-def test_an_ack_rides_with_other_frames_unless_the_last_one_is_young() -> None:
+def test_nothing_rides_before_anything_asks_for_it() -> None:
+    assert not tracker([0]).rides(0.0)
+
+
+def test_an_ack_rides_with_the_first_frames() -> None:
     acks = tracker([0])
-    assert not acks.rides(0.0)
     acks.asked(1, 100, DATAGRAMS, 1.0, urgent=False)
+
     assert acks.rides(1.0)
 
-    acks.ack(1.0)
-    acks.asked(1, 100, DATAGRAMS, 1.001, urgent=False)
 
-    assert not acks.rides(1.001)
-    assert acks.rides(1.001 + MAX_DELAY)
+@pytest.mark.parametrize("interval", [0.001, 0.004, 0.01, 0.0135, 0.02, 0.024, 0.026, 0.04], ids=str)
+def test_of_frames_that_leave_steadily_one_always_takes_the_ack_along(interval: float) -> None:
+    acks = tracker([0])
+    acks.rides(0.0)
+
+    for turn in range(1, 101):
+        now = turn * interval
+        assert acks.due is None or now <= acks.due
+        acks.asked(1, 10, DATAGRAMS, now, urgent=False)
+        if acks.rides(now):
+            acks.ack(now)
+
+
+def test_of_frames_that_leave_often_few_take_an_ack_along() -> None:
+    acks = tracker([0])
+    acks.rides(0.0)
+    rode = 0
+
+    for turn in range(1, 101):
+        acks.asked(1, 10, DATAGRAMS, turn / 1000, urgent=False)
+        if acks.rides(turn / 1000):
+            acks.ack(turn / 1000)
+            rode += 1
+
+    assert rode == pytest.approx(0.1 / MAX_DELAY, abs=1)
 
 
 @pytest.mark.parametrize("path", [DATAGRAMS, MESSAGES], ids=["unreliable", "reliable"])

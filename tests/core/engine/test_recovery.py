@@ -40,13 +40,13 @@ class Recorder(CongestionController):
     def pacing_rate(self, smoothed_rtt: float) -> float:
         return self.window / smoothed_rtt
 
-    def sent(self, size: int, bytes_in_flight: int, now: float) -> None:  # noqa: ARG002
+    def sent(self, size: int, bytes_in_flight: int, now: float) -> None:
         self.sent_sizes.append((size, bytes_in_flight))
 
     def acknowledged(self, sample: AckSample) -> None:
         self.samples.append(sample)
 
-    def lost(self, size: int, newest_sent_at: float, bytes_in_flight: int, now: float) -> None:  # noqa: ARG002
+    def lost(self, size: int, newest_sent_at: float, bytes_in_flight: int, now: float) -> None:
         self.losses.append((size, newest_sent_at, bytes_in_flight))
 
     def congestion_persisted(self, now: float) -> None:
@@ -188,6 +188,18 @@ def test_only_the_newest_datagram_measures_the_round_trip() -> None:
     assert recovery.rtt.latest == pytest.approx(0.1)
     assert controller.samples[-2].rtt == pytest.approx(0.1)
     assert controller.samples[-1].rtt is None
+
+
+def test_the_delay_of_a_frame_that_asked_for_nothing_measures_no_other() -> None:
+    recovery, controller = measured(rtt=0.1)
+    send(recovery, [1], 20.0)
+
+    # Frame 2 held an ACK alone, and left 25 ms later.
+    acknowledge(recovery, [1, 2], 20.125, delay=0.0)
+
+    assert recovery.rtt.latest == pytest.approx(0.1)
+    assert controller.samples[-1].rtt is None
+    assert controller.samples[-1].acked_bytes == SIZE
 
 
 # What arrives

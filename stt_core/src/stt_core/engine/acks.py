@@ -11,10 +11,11 @@ from stt_core.wire.messages import MAX_ACK_RANGES, Ack
 if TYPE_CHECKING:
     from stt_core.engine.paths import Path
 
-_DATAGRAMS_PER_ACK: Final = 2  # RFC 9000 section 13.2.2
+_FRAMES_PER_ACK: Final = 2  # RFC 9000 section 13.2.2, of packets
 _BYTES_PER_ACK: Final = BASE_SIZE
 _RELIABLE_BYTES_PER_ACK: Final = 256 * 1024
 _RELIABLE_DELAY: Final = 0.1  # seconds
+_INTERVALS: Final = 2  # between frames to ride with, each of which may be longer than the one before
 _ELICIT_EVERY: Final = 16  # acknowledgements without anything to acknowledge
 _MAX_RANGES: Final = 4 * MAX_ACK_RANGES  # between two ACKs: a peer that asks for none, and leaves gaps, adds ever more
 
@@ -22,23 +23,22 @@ _MAX_RANGES: Final = 4 * MAX_ACK_RANGES  # between two ACKs: a peer that asks fo
 class AckTracker:
     """Frame numbers that arrived, and whether the peer should hear of them now.
 
-    An ACK goes out at the end of a burst with which two datagrams have come, or with which a gap shows, so that one
-    covers a whole train when frames come fast; else ``max_delay`` later. Datagrams that fill less than one count by
-    their bytes, as segments do in RFC 1122 section 4.2.3.2: a frame costs the same whatever it holds, and of a dialogue
-    of short messages every second one would else be an ACK. Less than two datagrams of the least size are ever under
-    way unacknowledged, which the smallest congestion window admits.
+    An ACK goes out at the end of a burst with which two frames have come that ask for it, or with which a gap shows, so
+    that one covers a whole train when frames come fast; else ``max_delay`` later. What fills less than a datagram
+    counts by its bytes, as segments do in RFC 1122 section 4.2.3.2: a frame costs the same whatever it holds, and of a
+    dialogue of short messages every second one would else be an ACK. Less than two datagrams of the least size are ever
+    under way unacknowledged, which the smallest congestion window admits.
 
     Args:
         max_delay: Seconds that an acknowledgement may wait.
     """
 
     __slots__ = (
-        "_acked_at",
-        "_datagrams",
-        "_delay",
         "_due",
+        "_frames",
         "_largest",
         "_largest_at",
+        "_left_at",
         "_max_delay",
         "_numbers",
         "_size",
@@ -50,11 +50,10 @@ class AckTracker:
         self._numbers = RangeSet()
         self._largest = -1
         self._largest_at = 0.0
-        self._datagrams = 0
+        self._frames = 0
         self._size = 0
         self._due: float | None = None
-        self._delay = max_delay
-        self._acked_at = float("-inf")
+        self._left_at = float("-inf")
         self._unelicited = 0
 
     # Inputs
@@ -75,25 +74,25 @@ class AckTracker:
             self._numbers.drop_oldest(MAX_ACK_RANGES)
         return True
 
-    def asked(self, datagrams: int, size: int, path: Path, now: float, *, urgent: bool) -> None:
+    def asked(self, frames: int, size: int, path: Path, now: float, *, urgent: bool) -> None:
         """Note at the end of a burst that it held frames that ask for an acknowledgement.
 
         Args:
-            datagrams: Datagrams of the burst that hold such frames.
-            size: Their bytes.
+            frames: How many.
+            size: Bytes of the burst's datagrams.
             path: Where the burst came from.
             now: Seconds.
             urgent: Whether the peer should hear at once: numbers are missing or came late, or it waits.
         """
-        self._datagrams += datagrams
+        self._frames += frames
         self._size += size
         if path.reliable:
             at_once = urgent or self._size >= _RELIABLE_BYTES_PER_ACK
-            self._delay = _RELIABLE_DELAY
+            delay = _RELIABLE_DELAY
         else:
-            at_once = urgent or (self._datagrams >= _DATAGRAMS_PER_ACK and self._size >= _BYTES_PER_ACK)
-            self._delay = self._max_delay
-        due = now if at_once else now + self._delay
+            at_once = urgent or (self._frames >= _FRAMES_PER_ACK and self._size >= _BYTES_PER_ACK)
+            delay = self._max_delay
+        due = now if at_once else now + delay
         if self._due is None or due < self._due:
             self._due = due
 
@@ -109,11 +108,12 @@ class AckTracker:
         return self._due
 
     def rides(self, now: float) -> bool:
-        """Return whether an ACK should leave with other frames before it is due, to save a datagram of its own.
+        """Note that other frames leave; return whether an ACK should leave with them, to save a datagram of its own.
 
-        Not where the last one is so young that another frame to ride with is likely to come in time.
+        Not where they leave so often that others are likely to before it is due.
         """
-        return self._due is not None and now - self._acked_at >= self._delay
+        interval, self._left_at = now - self._left_at, now
+        return self._due is not None and now + _INTERVALS * interval >= self._due
 
     @property
     def largest(self) -> int:
@@ -123,12 +123,12 @@ class AckTracker:
     def ack(self, now: float) -> Ack:
         """Return the acknowledgement to send now, which counts as sent; only once a frame has arrived."""
         self._numbers.drop_oldest(MAX_ACK_RANGES)
-        self._datagrams = 0
+        self._frames = 0
         self._size = 0
         self._due = None
-        self._acked_at = now
         ranges = tuple((start, stop - 1) for start, stop in self._numbers)[::-1]
-        return Ack(delay_us=max(0, round((now - self._largest_at) * 1e6)), ranges=ranges)
+        # Rounded down: a delay that is too long is not believed.
+        return Ack(delay_us=max(0, int((now - self._largest_at) * 1e6)), ranges=ranges)
 
     def should_elicit(self, *, alone: bool) -> bool:
         """Return whether a frame that asks for an acknowledgement should ride with the ACK being sent.

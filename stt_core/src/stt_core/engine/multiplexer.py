@@ -77,6 +77,8 @@ class Multiplexer:
         taken = stream.sending.write(data)
         if taken:
             self._outbox.put_stream(stream)
+        elif stream.sending.all_sent:
+            self._outbox.ask_at_once()  # only an acknowledgement makes room
         return taken
 
     def end(self, stream_id: int) -> None:

@@ -54,7 +54,7 @@ class Outbox:
         self._control: dict[Content, None] = {}
         self._pings: list[bytes] = []
         self._datagrams: deque[tuple[int, bytes]] | None = None  # made when first used: many sessions send none
-        self._scheduler = Scheduler()
+        self._scheduler: Scheduler | None = None  # made when first used, and anew after a rest
         self.datagrams_dropped = 0
         self.messages = OutgoingMessages()
 
@@ -67,8 +67,14 @@ class Outbox:
         """Let a control frame wait."""
         self._control[content] = None
 
+    def ask_at_once(self) -> None:
+        """Let a KEEPALIVE wait: it is acknowledged at once, which else may take the peer a while."""
+        self._control[Kind.KEEPALIVE, 0] = None
+
     def put_stream(self, stream: Stream) -> None:
         """Let a stream take turns, because it may have something to send."""
+        if self._scheduler is None:
+            self._scheduler = Scheduler()
         self._scheduler.add(stream)
 
     def put_ping(self, token: bytes) -> None:
@@ -91,13 +97,20 @@ class Outbox:
             stream = self._streams.find(content[1])
             if stream is not None:
                 stream.sending.lost(content[2], content[3])
-                self._scheduler.add(stream)
+                self.put_stream(stream)
         elif kind == Kind.MESSAGE:
             self.messages.lost(*content[1:])
         elif kind == Kind.PING:
             self._pings.append(content[1])
         else:
             self._control[content] = None
+
+    def rest(self) -> None:
+        """Let go of what an idle session can do without."""
+        if not self._scheduler:
+            self._scheduler = None
+        if not self._datagrams:
+            self._datagrams = None
 
     # Outputs
 
@@ -188,6 +201,8 @@ class Outbox:
 
     def _pack_streams(self, packer: Packer, limit: int) -> None:
         scheduler, session_credit = self._scheduler, self._streams.send_credit
+        if scheduler is None:
+            return
         while packer.bytes_packed < limit:
             stream = scheduler.next(self._sendable)
             if stream is None:
@@ -201,6 +216,8 @@ class Outbox:
             stop = offset + size
             session_credit.used += sending.take(offset, stop)
             scheduler.used(size)
+            if sending.waiting and sending.all_sent:
+                self.ask_at_once()
             if sending.ended and stop == sending.final_size and not sending.end_acknowledged:
                 self._control[Kind.CLOSE, stream.stream_id, CloseKind.END] = None
 

@@ -195,6 +195,8 @@ class Recovery:
             ack_delay: Seconds that the peer says to have held it back.
             now: Seconds.
         """
+        # The delay is that of the highest number, which may be of a frame that asked for no acknowledgement.
+        is_measured = ranges[0][1] in self._sent
         confirmed, newest = self._take(ranges)
         if newest is None:
             return [], []
@@ -207,10 +209,11 @@ class Recovery:
         rtt = None
         if newest.datagram > self._largest_acked_datagram:
             self._largest_acked_datagram = newest.datagram
-            if self.rtt.latest is None:
-                self._measured_at = now
-            self.rtt.update(now - burst.sent_at, min(ack_delay, self._max_ack_delay))
-            rtt = self.rtt.latest
+            if is_measured:
+                if self.rtt.latest is None:
+                    self._measured_at = now
+                self.rtt.update(now - burst.sent_at, min(ack_delay, self._max_ack_delay))
+                rtt = self.rtt.latest
         self.pto_count = 0
         self.probes_due = 0
         if self.controller is None:

@@ -46,7 +46,6 @@ class SendHalf:
         "_lost",
         "_small",
         "_starts",
-        "_waiting",
         "_written",
         "credit",
         "end_acknowledged",
@@ -54,6 +53,7 @@ class SendHalf:
         "reset_by_peer",
         "reset_code",
         "sent",
+        "waiting",
     )
 
     def __init__(self, limit: int, buffer_size: int) -> None:
@@ -67,7 +67,8 @@ class SendHalf:
         self._written = 0
         self._acked = RangeSet()
         self._lost = RangeSet()
-        self._waiting = False
+        self.waiting = False
+        """Whether a write was refused, so that somebody waits for room."""
         self._frozen = 0
         """The offset up to which bytes lie in chunks; small writes wait behind it to be joined."""
         self.sent = 0
@@ -97,7 +98,7 @@ class SendHalf:
         if self.ended:
             raise StreamClosed(ErrorCode.NO_ERROR, by_peer=False)
         if self._written - self._base >= self._buffer_size:
-            self._waiting = True
+            self.waiting = True
             return False
         if not data:
             return True
@@ -238,8 +239,8 @@ class SendHalf:
 
     def became_writable(self) -> bool:
         """Return once, after a refused write, that there is room again or that there never will be."""
-        if self._waiting and (self.ended or self._written - self._base < self._buffer_size):
-            self._waiting = False
+        if self.waiting and (self.ended or self._written - self._base < self._buffer_size):
+            self.waiting = False
             return True
         return False
 
@@ -314,7 +315,7 @@ class ReceiveHalf:
             and self.final_size is None
             and not self.stopped
             and size >= _SMALL_SEGMENT
-            and 2 * size >= len(data.obj)  # type: ignore[arg-type]  # bytes
+            and 2 * size >= len(data.obj)  # type: ignore[arg-type]  # its base is bytes
         ):
             # Nearly every segment of a large transfer; what follows comes to the same.
             self.next = self.credit.received = stop
@@ -434,7 +435,7 @@ class ReceiveHalf:
         self.next += size
         self._ready_size += size
         # As _is_worth_holding: this runs for every segment.
-        if size >= _SMALL_SEGMENT and 2 * size >= len(data.obj):  # type: ignore[arg-type]  # bytes
+        if size >= _SMALL_SEGMENT and 2 * size >= len(data.obj):  # type: ignore[arg-type]  # its base is bytes
             self._ready.append(data)
             return
         last = self._ready[-1] if self._ready else None
@@ -488,7 +489,7 @@ class ReceiveHalf:
 
 def _is_worth_holding(data: memoryview) -> bool:
     """Return whether bytes are many, and most of what their view keeps alive; others are copied, and joined."""
-    return len(data) >= _SMALL_SEGMENT and 2 * len(data) >= len(data.obj)  # type: ignore[arg-type]  # bytes
+    return len(data) >= _SMALL_SEGMENT and 2 * len(data) >= len(data.obj)  # type: ignore[arg-type]  # its base is bytes
 
 
 @attrs.define(eq=False)
