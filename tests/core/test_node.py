@@ -1,7 +1,5 @@
 """Does a node listen, connect, accept and stop, whatever peers, transports and impatient callers do?"""
 
-# ruff: noqa: ARG002  the interfaces have these arguments
-
 from __future__ import annotations
 
 import asyncio
@@ -21,6 +19,7 @@ from stt_core import (
     PeerUnreachable,
     RequestTimeout,
     SessionClosed,
+    State,
     StorageError,
     StreamClosed,
     STTConfig,
@@ -1065,6 +1064,30 @@ async def test_a_link_that_takes_nothing_for_a_while_loses_nothing(make_node: Ca
 
     assert await far.receive_exactly(len(data)) == data
     await sending
+
+
+async def test_a_session_closed_while_its_link_takes_nothing_is_over_for_the_peer_once_it_does(
+    make_node: Callable[..., STTNode],
+) -> None:
+    Slow.gate = asyncio.Event()
+    Slow.gate.set()
+    plugins = [Offering(slow=Slow)]
+    listener, dialler = make_node(plugins=plugins), make_node(plugins=plugins)
+    near = await dialler.connect(await listening(listener, "slow"))
+    far = await anext(listener.sessions())
+    Slow.gate.clear()
+    for _ in range(100):
+        near.send_datagram(b"one train each, more than a link keeps")
+        await asyncio.sleep(0)
+
+    near.close(7, "enough")
+    while near.state is not State.CLOSED:  # noqa: ASYNC110  nothing tells when draining is over
+        await asyncio.sleep(0.01)
+    Slow.gate.set()
+
+    async with asyncio.timeout(10):  # a peer that learns nothing waits for 30 s
+        end = await far.wait_closed()
+    assert (end.code, end.reason, end.by_peer) == (7, "enough", True)
 
 
 async def test_stopping_while_a_link_takes_nothing_does_not_wait_for_it(make_node: Callable[..., STTNode]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, overload
 
 import attrs
 
@@ -45,6 +45,7 @@ from stt_core.session import STTSession
 from stt_core.stream import Signal
 from stt_core.subscriptions import (
     DEFAULT_QUEUE_SIZE,
+    EventT,
     LinkLost,
     NodeEvent,
     PeerRefused,
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from stt_core.engine.paths import Link
     from stt_core.engine.session import Session
     from stt_core.interfaces.storage import StorageProvider
-    from stt_core.interfaces.transport import Address, Buffer, TransportStatistics
+    from stt_core.interfaces.transport import Address, Buffer, Train, TransportStatistics
     from stt_core.packets import ReceivedPacket
 
 _LOG = logging.getLogger("stt.node")
@@ -188,6 +189,7 @@ class STTNode:
             close_link=self._close_soon,
             is_reliable=self._is_reliable,
             flush=self._flush,
+            send_handshakes=self._send_handshakes,
             schedule_flush=self._schedule_flush,
         )
         self._sessions: dict[Session, STTSession] = {}
@@ -199,7 +201,7 @@ class STTNode:
         self._calls: set[asyncio.Timeout] = set()
         self._call_ended = Signal()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._flush_scheduled = False
+        self._scheduled_flush: asyncio.Handle | None = None
         self._timer: asyncio.Handle | None = None
         self._timer_at = 0.0  # kept here: what uvloop returns for a timer that is due at once does not tell it
         self._closing: set[asyncio.Task[None]] = set()
@@ -417,14 +419,20 @@ class STTNode:
         """Return the sessions there are."""
         return [session for session in self._sessions.values() if not session.closed]
 
-    def subscribe(self, *kinds: type[NodeEvent], queue_size: int = DEFAULT_QUEUE_SIZE) -> Subscription[NodeEvent]:
+    @overload
+    def subscribe(self, *, queue_size: int = ...) -> Subscription[NodeEvent]: ...
+
+    @overload
+    def subscribe(self, *kinds: type[EventT], queue_size: int = ...) -> Subscription[EventT]: ...
+
+    def subscribe(self, *kinds: type[Any], queue_size: int = DEFAULT_QUEUE_SIZE) -> Subscription[Any]:
         """Listen to what happens in the node: iterate over the result.
 
         Args:
             kinds: Types of events; all if none is named.
             queue_size: Events that may wait for a slow listener; then the oldest is dropped and counted.
         """
-        return self._subscriptions.subscribe(*kinds, queue_size=queue_size)
+        return self._subscriptions.subscribe(*kinds or (NodeEvent,), queue_size=queue_size)
 
     def get_statistics(self) -> NodeStatistics:
         """Return the figures of this moment."""
@@ -471,6 +479,7 @@ class STTNode:
         now = self._loop.time()
         try:
             self._demux.receive_messages(messages, link, now)
+            self._send_handshakes()
             # Who waits for what came is woken first, and runs before the flush: answers ride with acknowledgements.
             for event in self._demux.events(now):
                 self._handle(event, now)
@@ -517,14 +526,19 @@ class STTNode:
 
     def _schedule_flush(self) -> None:
         # Once for all that is sent in one turn of the loop: many small writes become few datagrams.
-        if not self._flush_scheduled and self._loop is not None:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+        if self._scheduled_flush is None and self._loop is not None:
+            self._scheduled_flush = self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._flush_scheduled = False
         assert self._loop is not None
         now = self._loop.time()
+        self._send_all(now)
+        self._arm_timer(now)
+
+    def _send_all(self, now: float) -> None:
+        if self._scheduled_flush is not None:
+            self._scheduled_flush.cancel()
+            self._scheduled_flush = None
         try:
             for _ in range(_MAX_DRAINS):
                 self._drain(now)
@@ -534,22 +548,31 @@ class STTNode:
                 self._schedule_flush()
         except Exception as error:  # noqa: BLE001  as in messages_received; and what closes behind this has to close
             _LOG.error("what sessions have to send could not be taken", exc_info=error)
-        self._arm_timer(now)
 
     def _drain(self, now: float) -> None:
         """Send what is to leave, and do what events ask for."""
-        links = self._links
-        blocked: set[Link | PathKey] = set()
-        if self._blocked:
-            self._blocked = {link for link in self._blocked if link.blocked and link.link in links}
-            blocked.update(*(link.blocked for link in self._blocked))
-        output, happened = self._demux.drain(blocked, now)
-        for key, train in output:
-            link = links.get(key.link)
-            if link is not None:
-                link.send(train, key.address)
+        output, happened = self._demux.drain(self._find_blocked(), now)
+        self._send(output)
         for event in happened:
             self._handle(event, now)
+
+    def _send_handshakes(self) -> None:
+        """Send what handshakes have to say at once: the peer works on it while this side does what follows from it."""
+        if self._demux.has_handshake_output:
+            self._send(self._demux.handshake_trains(self._find_blocked()))
+
+    def _send(self, output: list[tuple[PathKey, Train]]) -> None:
+        for key, train in output:
+            link = self._links.get(key.link)
+            if link is not None:
+                link.send(train, key.address)
+
+    def _find_blocked(self) -> set[Link | PathKey]:
+        blocked: set[Link | PathKey] = set()
+        if self._blocked:
+            self._blocked = {link for link in self._blocked if link.blocked and link.link in self._links}
+            blocked.update(*(link.blocked for link in self._blocked))
+        return blocked
 
     def _arm_timer(self, now: float) -> None:
         at, other = self._demux.next_timeout(), self.endpoint_service.next_timeout()
@@ -571,10 +594,11 @@ class STTNode:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._flush_scheduled:
-            self._flush()  # what was commanded leaves before time can end it, such as the word that a session is closed
+        now = self._loop.time()
+        if self._scheduled_flush is not None:
+            self._send_all(now)  # what was commanded leaves before time can end it, such as the end of a session
         try:
-            self._demux.handle_timeout(self._loop.time())
+            self._demux.handle_timeout(now)
             self.endpoint_service.handle_timeout()
         except Exception as error:  # noqa: BLE001  a fault here, or of a plugin's controller; others go on
             _LOG.error("a timer failed", exc_info=error)
@@ -654,6 +678,7 @@ class STTNode:
             self._refuse(offer, ErrorCode.LIMIT, limit)
             return
         session = self._demux.accept(offer, now)
+        self._send_handshakes()
         if session is not None:
             self._accepted[self._take_up(session)] = None
             self._session_accepted.set()

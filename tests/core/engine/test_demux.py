@@ -5,7 +5,6 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -144,6 +143,20 @@ def test_a_handshake_takes_two_round_trips_and_makes_a_session_at_each_end() -> 
     assert initiator.peer_node_id == Identity.from_seed(b"bob".ljust(32, b".")).node_id
     assert responder.peer_node_id == Identity.from_seed(b"alice".ljust(32, b".")).node_id
     assert nodes.told[responder] == [events.SessionActivated()]
+
+
+def test_what_a_handshake_has_to_say_can_leave_before_anything_else() -> None:
+    nodes = Nodes()
+    assert not nodes.alice.has_handshake_output
+    nodes.connect()
+    assert nodes.alice.has_handshake_output
+
+    [(path, train)] = nodes.alice.handshake_trains(())
+
+    assert path == nodes.link.path(nodes.alice)
+    assert [frame.type for frame in split_frames(train.data)] == [FrameType.HANDSHAKE_INIT]
+    assert not nodes.alice.has_handshake_output
+    assert nodes.alice.drain((), 0.0) == ([], [])
 
 
 def test_sessions_carry_streams_both_ways() -> None:
@@ -772,6 +785,27 @@ def test_sessions_that_are_over_are_let_go() -> None:
     assert len(alive) < 100
 
 
+def test_a_timer_of_what_is_no_more_only_gives_way_to_the_next() -> None:
+    nodes = Nodes()
+    initiator, _ = nodes.established()
+    nodes.link.run(nodes.link.now + 3.0)
+    now = nodes.link.now
+    initiator.ping()
+    nodes.alice.touch(initiator)
+    nodes.alice.drain((), now)
+    early = nodes.alice.next_timeout()  # the answer is missed
+    initiator.close(0, "", now)
+    nodes.alice.touch(initiator)
+    nodes.alice.drain((), now)
+    assert early is not None
+    assert nodes.alice.next_timeout() == early
+
+    nodes.alice.handle_timeout(early)
+
+    assert not nodes.alice.has_output
+    assert nodes.alice.next_timeout() == initiator.next_timeout()
+
+
 def test_a_busy_session_leaves_no_heap_of_timers() -> None:
     # Each acknowledgement sets a timer that is sooner than the idle timeout, which then lies behind those of others.
     nodes = Nodes()
@@ -870,6 +904,29 @@ def test_a_session_on_a_blocked_link_still_times_out() -> None:
     assert nodes.alice.drain([], now) == ([], [])
 
 
+def test_the_end_of_a_session_is_given_once_to_a_link_that_is_blocked() -> None:
+    nodes = Nodes()
+    initiator, responder = nodes.established()
+    now = nodes.link.now
+    stream_id = initiator.open_stream()
+    assert stream_id is not None
+    initiator.write(stream_id, bytes(MIB))
+    nodes.alice.touch(initiator)
+    assert nodes.alice.drain([initiator.path.link], now)[0] == []
+
+    initiator.close(7, "enough", now)
+    nodes.alice.touch(initiator)
+    ((_, train),) = nodes.alice.drain([initiator.path.link], now)[0]
+    initiator.tell_end_again()
+    nodes.alice.touch(initiator)
+    assert nodes.alice.drain([initiator.path.link], now)[0] == []
+
+    nodes.bob.receive_messages([(train.data, responder.path.address)], responder.path.link, now)
+    _, happened = nodes.bob.drain((), now)
+    (told,) = [each for each in happened if isinstance(each, SessionEvents)]
+    assert told.events == [events.SessionEnded(7, "enough", by_peer=True)]
+
+
 def test_a_link_that_is_lost_leaves_its_sessions_waiting_for_another() -> None:
     nodes = Nodes()
     initiator, _ = nodes.established()
@@ -928,7 +985,7 @@ def test_a_peer_that_the_host_calls_unreachable(capabilities: Any, after: float)
     initiator, _ = nodes.established()
     now = nodes.link.now
     nodes.alice.drain((), now)
-    other = attrs.evolve(initiator.path, address="somebody else")
+    other = initiator.path._replace(address="somebody else")
 
     nodes.alice.peer_unreachable(other, "connection refused", now)
     assert nodes.alice.drain((), now) == ([], [])
@@ -951,7 +1008,7 @@ def test_what_happens_to_an_address_or_a_link_concerns_nobody_else() -> None:
     away = Transport("away://", MESSAGES)
     nodes.alice.drain((), now)
 
-    nodes.alice.peer_unreachable(attrs.evolve(initiator.path, address="somebody else"), "connection refused", now)
+    nodes.alice.peer_unreachable(initiator.path._replace(address="somebody else"), "connection refused", now)
     nodes.alice.link_lost(away, "unplugged", now)
 
     assert nodes.alice.drain((), now) == ([], [])
@@ -963,7 +1020,7 @@ def test_a_path_that_came_a_moment_ago_is_lost_with_its_link() -> None:
     initiator, _ = nodes.established()
     now = nodes.link.now
     nodes.alice.drain((), now)
-    added = attrs.evolve(initiator.path, link=Transport("away://", MESSAGES))
+    added = initiator.path._replace(link=Transport("away://", MESSAGES))
     initiator.add_path(added, 1, now)
     nodes.alice.touch(initiator)
 

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from stt_core.engine.path_index import PathIndex
 from stt_core.engine.paths import Link, PathKey
 from stt_core.testing.link import DATAGRAMS
@@ -35,7 +33,7 @@ def test_other_paths_and_links_find_nobody() -> None:
     session = make_session(is_initiator=True)
     index.update([session])
 
-    assert index.on(attrs.evolve(session.path, address="elsewhere")) == ()
+    assert index.on(session.path._replace(address="elsewhere")) == ()
     assert index.over(Link("sim://", DATAGRAMS)) == []
 
 
@@ -55,7 +53,7 @@ def test_sessions_that_share_a_path_are_all_found() -> None:
 def test_a_path_that_comes_is_taken_up_and_one_that_goes_is_dropped() -> None:
     index = PathIndex()
     session, rogue = make_session(is_initiator=False), RoguePeer(is_initiator=True)
-    home, elsewhere = session.path, attrs.evolve(session.path, address="elsewhere")
+    home, elsewhere = session.path, session.path._replace(address="elsewhere")
     index.update([session])
 
     hear(session, rogue, elsewhere)

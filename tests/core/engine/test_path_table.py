@@ -70,7 +70,7 @@ class Rogue:
         self.peer = RoguePeer(is_initiator=True)
 
     def at(self, address: object) -> PathKey:
-        return attrs.evolve(self.home, address=address)
+        return self.home._replace(address=address)
 
     def send(
         self, address: object, plaintext: bytes = b"x", *, kind: int = FrameType.DATAGRAM, now: float = 0.0
@@ -140,7 +140,7 @@ def test_the_initiator_follows_nobody() -> None:
     session, peer = make_session(is_initiator=True), RoguePeer(is_initiator=False)
     home = session.path
 
-    deliver(session, peer.seal(FrameType.DATAGRAM, b"x"), now=0.0, path=attrs.evolve(home, address=ELSEWHERE))
+    deliver(session, peer.seal(FrameType.DATAGRAM, b"x"), now=0.0, path=home._replace(address=ELSEWHERE))
     session.ping()
 
     assert session.path == home

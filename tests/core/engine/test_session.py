@@ -926,6 +926,32 @@ def test_of_a_dialogue_of_short_messages_few_frames_are_acks_and_no_datagram_hol
     assert sum(each.count(FrameType.ACK) for each in kinds) in acknowledgements
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "buffer_size", "size"),
+    [(DATAGRAMS, 1024, 50_000), (MESSAGES, 64 * 1024, 4 * MIB)],
+    ids=["unreliable", "reliable"],
+)
+def test_who_waits_for_room_in_a_small_buffer_waits_for_no_late_acknowledgement(
+    capabilities: TransportCapabilities, buffer_size: int, size: int
+) -> None:
+    config = STTConfig(send_buffer_size=buffer_size)
+    sender, receiver = session_pair(config=config, capabilities=capabilities)
+    inbox = Inbox()
+    link = Link(sender, receiver, latency=0.001, mtu=MIB, on_event=inbox)
+    data = bytes(size)
+    stream_id = sender.open_stream()
+    assert stream_id is not None
+    for start in range(0, size, buffer_size):
+        while not sender.write(stream_id, data[start : start + buffer_size]):
+            link.run(link.now + 0.001)
+    sender.end_stream(stream_id)
+
+    link.wait_for(lambda: inbox.has_ended(receiver, stream_id), within=60.0)
+
+    round_trips = size / buffer_size
+    assert link.now < round_trips * 0.004 + 0.1  # with an ACK that is late each time: 0.025 or 0.1 s
+
+
 def test_a_ping_measures_the_round_trip() -> None:
     initiator, responder = session_pair()
     link = Link(initiator, responder, latency=0.03)
@@ -1169,6 +1195,23 @@ def test_the_erasing_of_an_old_epoch_has_a_timer() -> None:
     assert session.next_timeout() == 11.0
     session.handle_timeout(11.0)
     assert session.next_timeout() == 101.0
+
+
+def test_a_session_at_rest_goes_on_where_it_was() -> None:
+    session, rogue = bob(), RoguePeer(is_initiator=True)
+    stream_id = session.open_stream()
+    assert stream_id is not None
+    for text, at in ((b"before", 1.0), (b"after", 3.0)):
+        rogue.send(session, FrameType.DATAGRAM, b"here", now=at)
+        session.write(stream_id, text)
+        session.handle_timeout(at + 0.25)  # at rest, with something to send
+
+        types = [kind for _, kind, _, _ in rogue.read(session.trains_to_send(at + 0.25))]
+
+        assert types[-1] == FrameType.DATA
+        session.send_datagram(b"more")
+        session.handle_timeout(at + 0.75)  # at rest, with a stream that has nothing to send
+        assert rogue.read(session.trains_to_send(at + 0.75))[-1][3] == b"more"
 
 
 def test_two_epochs_at_once_are_not_followed() -> None:

@@ -6,8 +6,9 @@ Messages and time in; trains, events and a timer out. The half-open handshakes a
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import attrs
 
@@ -19,8 +20,9 @@ from stt_core.engine.handshake_events import (
 )
 from stt_core.engine.path_index import PathIndex
 from stt_core.engine.paths import PathKey
-from stt_core.engine.session import MAX_BURST, Session
+from stt_core.engine.session import Session
 from stt_core.engine.status import State
+from stt_core.engine.transmitter import MAX_BURST
 from stt_core.errors import ErrorCode, FrameError
 from stt_core.interfaces.transport import Train
 from stt_core.wire.frame import FRAME_OVERHEAD, FrameType, split_frames
@@ -45,8 +47,7 @@ _MIN_SHARE: Final = 16 * 1024  # bytes of it that a session gets, however many t
 _SUPERSEDED_TIMERS: Final = 64  # that may lie in the heap besides as many as there are timers
 
 
-@attrs.frozen(eq=False)
-class SessionBegun:
+class SessionBegun(NamedTuple):
     """A handshake that this node began has made a session; it is not active yet."""
 
     key: int
@@ -54,15 +55,13 @@ class SessionBegun:
     session: Session
 
 
-@attrs.frozen(eq=False)
-class SessionOffered:
+class SessionOffered(NamedTuple):
     """A peer has proven itself; to be accepted or refused."""
 
     offer: HandshakeCompleted
 
 
-@attrs.frozen(eq=False)
-class SessionEvents:
+class SessionEvents(NamedTuple):
     """What happened in one session."""
 
     session: Session
@@ -118,9 +117,13 @@ class Demux:
         self._custom = custom
         self._unconfirmed: dict[Session, int] = {}
         self._refused: dict[PathKey, Session] = {}
+        # What may have something to send or to tell since the last drain, and what waits for its turn since an earlier
+        # one: in a table of its own, so that with thousands of them each turn looks only at those that it serves.
         self._touched: dict[Session, None] = {}
+        self._postponed: OrderedDict[Session, None] = OrderedDict()  # takes the first away at no cost
         self._postponed_at: float | None = None
-        self._stalled: dict[Link, dict[Session, None]] = {}
+        # By blocked link, and whether a session's last word was handed over nevertheless.
+        self._stalled: dict[Link, dict[Session, bool]] = {}
         self._paths = PathIndex()
         self._timers: list[tuple[float, int, Session]] = []
         self._timer_count = 0
@@ -186,7 +189,7 @@ class Demux:
 
     def link_writable(self, link: Link) -> None:
         """Learn that a link that was blocked takes trains again."""
-        self._touched.update(self._stalled.pop(link, {}))
+        self._touched.update(dict.fromkeys(self._stalled.pop(link, {})))
 
     def handle_timeout(self, now: float) -> None:
         """Do what time asks for."""
@@ -197,6 +200,10 @@ class Demux:
             if self._scheduled.get(session) != at:
                 continue  # superseded
             del self._scheduled[session]
+            due_at = session.next_timeout()
+            if due_at is not None and due_at > now:
+                self._set_timer(session, due_at)  # it was set for what has come sooner, or is no more
+                continue
             session.handle_timeout(now)
             self._touched[session] = None
 
@@ -261,46 +268,59 @@ class Demux:
         :meth:`next_timeout` is ``now``, and they come first.
 
         Args:
-            blocked: Links and paths that take no trains now; their sessions wait for :meth:`link_writable`, and what
-                handshakes have to say there is dropped, since it is repeated.
+            blocked: Links and paths that take no trains now. Their sessions wait for :meth:`link_writable`, but for the
+                end of one, which is returned once for the transport to keep; what handshakes have to say there is
+                dropped, since it is repeated.
             now: Seconds.
         """
-        output = self._handshake_trains(blocked)
+        output = self.handshake_trains(blocked)
         for event in self._half_open.events():
             self._take_handshake_event(event, now)
         touched, self._touched = self._touched, {}
         self._paths.update(touched)
-        share = max(_MIN_SHARE, min(MAX_BURST, _MAX_TURN // max(1, len(touched))))
+        waiting = self._postponed
+        waiting.update(touched)
+        share = max(_MIN_SHARE, min(MAX_BURST, _MAX_TURN // max(1, len(waiting))))
         left = _MAX_TURN
-        for session in touched:
-            if left <= 0 and session.state is not State.CLOSING:  # the last word is short, and the path may go with it
-                self._touched[session] = None
-                continue
-            link = session.path.link
-            earliest = now
-            if blocked and (session.path in blocked or link in blocked):
-                self._stalled.setdefault(link, {})[session] = None
-                earliest += _STALLED_INTERVAL  # what is due to be sent would be due for ever
-                # Whether another path is to be used must not depend on the one that is blocked.
-                output += [
-                    (key, train)
-                    for key, train in session.probes_to_send(now)
-                    if key not in blocked and key.link not in blocked
-                ]
-            else:
-                for key, train in session.trains_to_send(now, share):
-                    left -= len(train.data)
-                    output.append((key, train))
-            self._collect_events(session)
-            self._schedule(session, earliest)
-        self._postponed_at = now if left <= 0 and self._touched else None
+        while waiting and left > 0:
+            session, _ = waiting.popitem(last=False)
+            left -= self._serve(session, blocked, share, output, now)
+        if waiting:
+            # The last word is short, and the path may go with it: it waits for no turn.
+            for session in touched:
+                if session.state is State.CLOSING and session in waiting:
+                    del waiting[session]
+                    self._serve(session, blocked, share, output, now)
+        self._postponed_at = now if waiting else None
         happened_here, self._events = self._events, []
         return output, happened_here
+
+    def handshake_trains(self, blocked: Collection[Link | PathKey]) -> list[tuple[PathKey, Train]]:
+        """Return what handshakes have to say, before :meth:`drain` would: the peer waits, and works on it meanwhile."""
+        output: list[tuple[PathKey, Train]] = []
+        for path, datagram in self._half_open.datagrams_to_send():
+            if not isinstance(path, PathKey) or path in blocked or path.link in blocked:
+                continue
+            if output:
+                # The datagrams of one message leave, and wake the peer, together.
+                last_path, last = output[-1]
+                size = len(last.data)
+                is_full = size % last.segment_size == 0 and len(datagram) <= last.segment_size
+                if is_full and size < _HANDSHAKE_TRAIN and last_path == path:
+                    output[-1] = (path, Train(b"".join((last.data, datagram)), last.segment_size))
+                    continue
+            output.append((path, Train(datagram, len(datagram))))
+        return output
+
+    @property
+    def has_handshake_output(self) -> bool:
+        """Whether :meth:`handshake_trains` would return something, if nothing is blocked."""
+        return self._half_open.has_datagrams
 
     @property
     def has_output(self) -> bool:
         """Whether another :meth:`drain` would return something now, because of what was done since the last."""
-        return bool(self._touched and self._postponed_at is None) or self._half_open.has_output
+        return bool(self._touched and not self._postponed) or self._half_open.has_output
 
     def next_timeout(self) -> float | None:
         """Return when :meth:`handle_timeout` is due."""
@@ -316,21 +336,40 @@ class Demux:
 
     # Internals
 
-    def _handshake_trains(self, blocked: Collection[Link | PathKey]) -> list[tuple[PathKey, Train]]:
-        """Return what handshakes have to say; the datagrams of one message leave, and wake the peer, together."""
-        output: list[tuple[PathKey, Train]] = []
-        for path, datagram in self._half_open.datagrams_to_send():
-            if not isinstance(path, PathKey) or path in blocked or path.link in blocked:
-                continue
-            if output:
-                last_path, last = output[-1]
-                size = len(last.data)
-                is_full = size % last.segment_size == 0 and len(datagram) <= last.segment_size
-                if is_full and size < _HANDSHAKE_TRAIN and last_path == path:
-                    output[-1] = (path, Train(b"".join((last.data, datagram)), last.segment_size))
-                    continue
-            output.append((path, Train(datagram, len(datagram))))
-        return output
+    def _serve(
+        self,
+        session: Session,
+        blocked: Collection[Link | PathKey],
+        share: int,
+        output: list[tuple[PathKey, Train]],
+        now: float,
+    ) -> int:
+        """Let a session send and tell; return the bytes that it sends."""
+        link = session.path.link
+        earliest = now
+        size = 0
+        if blocked and (session.path in blocked or link in blocked):
+            earliest += _STALLED_INTERVAL  # what is due to be sent would be due for ever
+            stalled = self._stalled.setdefault(link, {})
+            if session.state is State.CLOSING and not stalled.get(session):
+                # Once: the transport keeps it, while nobody would keep the session until the link takes it.
+                stalled[session] = True
+                output += session.trains_to_send(now)
+            else:
+                stalled.setdefault(session, False)
+                # Whether another path is to be used must not depend on the one that is blocked.
+                output += [
+                    (key, train)
+                    for key, train in session.probes_to_send(now)
+                    if key not in blocked and key.link not in blocked
+                ]
+        else:
+            for key, train in session.trains_to_send(now, share):
+                size += len(train.data)
+                output.append((key, train))
+        self._collect_events(session)
+        self._schedule(session, earliest)
+        return size
 
     def _collect_events(self, session: Session) -> None:
         happened = session.events()
@@ -410,6 +449,9 @@ class Demux:
         scheduled = self._scheduled.get(session)
         if scheduled is not None and at >= scheduled:
             return
+        self._set_timer(session, at)
+
+    def _set_timer(self, session: Session, at: float) -> None:
         self._scheduled[session] = at
         self._timer_count += 1
         heapq.heappush(self._timers, (at, self._timer_count, session))
@@ -424,6 +466,7 @@ class Demux:
         self._sessions.pop(session.session_id, None)
         self._unconfirmed.pop(session, None)
         self._touched.pop(session, None)
+        self._postponed.pop(session, None)
         self._paths.forget(session)
         self._scheduled.pop(session, None)
         self._drop_superseded()

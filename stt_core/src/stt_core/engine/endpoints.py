@@ -6,7 +6,7 @@ Sessions are known by their ids. All that peers can fill is bounded by session, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import attrs
 
@@ -97,18 +97,19 @@ class AddressResolved:
 Action: TypeAlias = SendMessage | SendRoute | HandleRequest | RequestAnswered | RequestFailed | AddressResolved
 
 
-@attrs.define(eq=False)
 class _Peer:
-    announced: dict[bytes, None] = attrs.field(factory=dict)
-    next_request: int = 0
-    relayed: dict[int, _Relayed] = attrs.field(factory=dict)
-    """What was passed on to this peer, by the request id drawn for it."""
-    relaying: int = 0
-    """Requests that came from this peer and were passed on."""
+    __slots__ = ("announced", "next_request", "relayed", "relaying")
+
+    def __init__(self) -> None:
+        self.announced: dict[bytes, None] = {}
+        self.next_request = 0
+        self.relayed: dict[int, _Relayed] = {}
+        """What was passed on to this peer, by the request id drawn for it."""
+        self.relaying = 0
+        """Requests that came from this peer and were passed on."""
 
 
-@attrs.frozen(eq=False)
-class _Relayed:
+class _Relayed(NamedTuple):
     origin: bytes
     request_id: int
     address: bytes

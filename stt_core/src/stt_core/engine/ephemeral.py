@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import attrs
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -18,34 +17,36 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@attrs.frozen(eq=False)
 class X25519Pair:
     """A key pair for one exchange with each of several peers."""
 
-    private_key: X25519PrivateKey = attrs.field(repr=False)
-    public_bytes: bytes
-    """32 bytes."""
+    __slots__ = ("private_key", "public_bytes")
+
+    def __init__(self, private_key: X25519PrivateKey) -> None:
+        self.private_key = private_key
+        self.public_bytes = private_key.public_key().public_bytes_raw()
+        """32 bytes."""
 
     @classmethod
     def make(cls, random: Callable[[int], bytes]) -> X25519Pair:
         """Return a new pair from 32 random bytes."""
-        private_key = X25519PrivateKey.from_private_bytes(random(32))
-        return cls(private_key, private_key.public_key().public_bytes_raw())
+        return cls(X25519PrivateKey.from_private_bytes(random(32)))
 
 
-@attrs.frozen(eq=False)
 class MLKEMPair:
     """A key pair to which peers encapsulate secrets (FIPS 203)."""
 
-    private_key: MLKEM768PrivateKey = attrs.field(repr=False)
-    public_bytes: bytes = attrs.field(repr=False)
-    """1184 bytes."""
+    __slots__ = ("private_key", "public_bytes")
+
+    def __init__(self, private_key: MLKEM768PrivateKey) -> None:
+        self.private_key = private_key
+        self.public_bytes = private_key.public_key().public_bytes_raw()
+        """1184 bytes."""
 
     @classmethod
     def make(cls, random: Callable[[int], bytes]) -> MLKEMPair:
         """Return a new pair from 64 random bytes, the ``d || z`` of FIPS 203."""
-        private_key = MLKEM768PrivateKey.from_seed_bytes(random(64))
-        return cls(private_key, private_key.public_key().public_bytes_raw())
+        return cls(MLKEM768PrivateKey.from_seed_bytes(random(64)))
 
 
 class EphemeralKeys:

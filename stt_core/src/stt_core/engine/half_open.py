@@ -184,6 +184,11 @@ class HalfOpenTable:
         return soonest
 
     @property
+    def has_datagrams(self) -> bool:
+        """Whether :meth:`datagrams_to_send` would return any."""
+        return bool(self._datagrams)
+
+    @property
     def has_output(self) -> bool:
         """Whether there are datagrams or events to drain."""
         return bool(self._datagrams or self._events)

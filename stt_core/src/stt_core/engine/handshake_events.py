@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
-
-import attrs
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -14,8 +12,7 @@ if TYPE_CHECKING:
     from stt_core.wire.frame import RawFrame
 
 
-@attrs.frozen(eq=False)
-class HandshakeCompleted:
+class HandshakeCompleted(NamedTuple):
     """The peer has proven itself; both sides have keys.
 
     The initiator may send sealed frames at once, behind the datagrams of the table. At the responder nothing is sent
@@ -34,16 +31,14 @@ class HandshakeCompleted:
     those that come until then are added. Only at the responder."""
 
 
-@attrs.frozen
-class HandshakeConfirmed:
+class HandshakeConfirmed(NamedTuple):
     """CONFIRM came: the responder has accepted. Only at the initiator, and only if no sealed frame opened before."""
 
     key: int
     session_id: bytes
 
 
-@attrs.frozen
-class HandshakeFailed:
+class HandshakeFailed(NamedTuple):
     """A handshake that this node began is over without a session, or with one that is to be dropped."""
 
     key: int
@@ -54,8 +49,7 @@ class HandshakeFailed:
     """The session, where :class:`HandshakeCompleted` was told before."""
 
 
-@attrs.frozen
-class HandshakeDropped:
+class HandshakeDropped(NamedTuple):
     """Something was dropped without an answer: for the local log and the counters only."""
 
     path: Hashable

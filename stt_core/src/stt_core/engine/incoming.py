@@ -12,9 +12,7 @@ wire-format.md, section 3. Each rule is against somebody who forges source addre
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Final
-
-import attrs
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stt_core.engine.fragments import Reassembly, split_fragment, to_datagrams
 from stt_core.engine.handshake import INIT_SIZE, MAX_RESPONSE_SIZE, STTHandshake, init_nonce
@@ -276,12 +274,14 @@ class NonceMemory:
         self._known.add(nonce)
 
 
-@attrs.define(eq=False)
 class _EarlyFrames:
     """Sealed frames of sessions that are not there yet."""
 
-    frames: list[RawFrame] = attrs.field(factory=list)
-    size: int = 0
+    __slots__ = ("frames", "size")
+
+    def __init__(self) -> None:
+        self.frames: list[RawFrame] = []
+        self.size = 0
 
     def keep(self, frame: RawFrame, handshakes: int) -> bool:
         """Keep a frame, if those of so many handshakes may be so many; return whether it was kept."""
@@ -306,42 +306,66 @@ class _EarlyFrames:
         return taken
 
 
-@attrs.define(eq=False)
 class _Address:
     """What one address has half open, and the sealed frames that came from it meanwhile."""
 
-    half_open: int = 0
-    early: _EarlyFrames = attrs.field(factory=_EarlyFrames)
+    __slots__ = ("early", "half_open")
+
+    def __init__(self) -> None:
+        self.half_open = 0
+        self.early = _EarlyFrames()
 
 
-@attrs.define(eq=False, kw_only=True)
 class _Incoming:
-    nonce_i: bytes
-    init: bytes = attrs.field(repr=False)
-    handshake: STTHandshake
-    challenge: tuple[bytes, ...] = attrs.field(repr=False)
-    deadline: float
-    began_at: float
-    repeated: bool = False
-    """Whether CHALLENGE left more than once."""
-    buffers: dict[Hashable, Reassembly] = attrs.field(factory=dict)
-    """For each address that INIT came from."""
-    path: Hashable = None
-    """Where RESPONSE came from."""
-    confirm: bytes = attrs.field(default=b"", repr=False)
-    """The datagram, once RESPONSE has come."""
-    tail: bytes = b""
-    """The last bytes of RESPONSE."""
-    early: _EarlyFrames = attrs.field(factory=_EarlyFrames)
-    """Once RESPONSE has come: sealed frames that came before the decision."""
+    __slots__ = (
+        "began_at",
+        "buffers",
+        "challenge",
+        "confirm",
+        "deadline",
+        "early",
+        "handshake",
+        "init",
+        "nonce_i",
+        "path",
+        "repeated",
+        "tail",
+    )
+
+    def __init__(
+        self,
+        nonce_i: bytes,
+        init: bytes,
+        handshake: STTHandshake,
+        challenge: tuple[bytes, ...],
+        deadline: float,
+        began_at: float,
+    ) -> None:
+        self.nonce_i = nonce_i
+        self.init = init
+        self.handshake = handshake
+        self.challenge = challenge
+        self.deadline = deadline
+        self.began_at = began_at
+        self.repeated = False
+        """Whether CHALLENGE left more than once."""
+        self.buffers: dict[Hashable, Reassembly] = {}
+        """For each address that INIT came from."""
+        self.path: Hashable = None
+        """Where RESPONSE came from."""
+        self.confirm = b""
+        """The datagram, once RESPONSE has come."""
+        self.tail = b""
+        """The last bytes of RESPONSE."""
+        self.early = _EarlyFrames()
+        """Once RESPONSE has come: sealed frames that came before the decision."""
 
     def round_trip(self, now: float) -> float | None:
         """Return the seconds from CHALLENGE to now, if it left once."""
         return None if self.repeated else now - self.began_at
 
 
-@attrs.frozen(eq=False)
-class _Answered:
+class _Answered(NamedTuple):
     deadline: float
     tail: bytes
     confirm: bytes

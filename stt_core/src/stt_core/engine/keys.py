@@ -167,7 +167,7 @@ class ReceiveKeys:
         decrypt, iv = opener
         sealed = b"".join((payload, metadata)) if metadata else payload
         try:
-            return decrypt((iv ^ number).to_bytes(12, "big"), sealed, header)  # type: ignore[arg-type]  # buffers
+            return decrypt((iv ^ number).to_bytes(12, "big"), sealed, header)  # type: ignore[arg-type]  # cryptography takes buffers
         except InvalidTag:
             self.forgeries += 1
             return None

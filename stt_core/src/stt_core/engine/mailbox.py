@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
 from stt_core.engine.ranges import RangeSet
 from stt_core.errors import ErrorCode, RemoteError
 from stt_core.wire.messages import decode_message_fragment
@@ -24,15 +22,17 @@ INITIAL_MESSAGES: Final = 256
 _MAX_PIECES: Final = 2048  # apart from each other; 64 KiB in the smallest pieces that are ever cut has 1,400
 
 
-@attrs.define(eq=False)
 class _Outgoing:
-    frame_type: int
-    data: memoryview
-    sent: int = 0
-    acked: RangeSet = attrs.field(factory=RangeSet)
-    lost: RangeSet = attrs.field(factory=RangeSet)
-    empty_unsent: bool = False
-    """Whether a message of no bytes has yet to leave, or to leave again."""
+    __slots__ = ("acked", "data", "empty_unsent", "frame_type", "lost", "sent")
+
+    def __init__(self, frame_type: int, data: bytes) -> None:
+        self.frame_type = frame_type
+        self.data = memoryview(data)
+        self.sent = 0
+        self.acked = RangeSet()
+        self.lost = RangeSet()
+        self.empty_unsent = not data
+        """Whether a message of no bytes has yet to leave, or to leave again."""
 
 
 class OutgoingMessages:
@@ -58,7 +58,7 @@ class OutgoingMessages:
         if self._next_id >= self._limit:
             self._waiting = True
             return False
-        self._messages[self._next_id] = _Outgoing(frame_type, memoryview(data), empty_unsent=not data)
+        self._messages[self._next_id] = _Outgoing(frame_type, data)
         self._unsent[self._next_id] = None
         self._next_id += 1
         return True
@@ -118,11 +118,13 @@ class OutgoingMessages:
         return waiting
 
 
-@attrs.define(eq=False)
 class _Incoming:
-    frame_type: int
-    data: bytearray
-    held: RangeSet = attrs.field(factory=RangeSet)
+    __slots__ = ("data", "frame_type", "held")
+
+    def __init__(self, frame_type: int, size: int) -> None:
+        self.frame_type = frame_type
+        self.data = bytearray(size)
+        self.held = RangeSet()
 
 
 class IncomingMessages:
@@ -158,7 +160,7 @@ class IncomingMessages:
             return None
         message = self._messages.get(number)
         if message is None:
-            message = self._messages[number] = _Incoming(frame_type, bytearray(piece.total))
+            message = self._messages[number] = _Incoming(frame_type, piece.total)
         if message.frame_type != frame_type or len(message.data) != piece.total:
             raise RemoteError("a message changed between its pieces", ErrorCode.PROTOCOL)
         stop = piece.offset + len(piece.data)

@@ -9,8 +9,6 @@ import heapq
 from collections import deque
 from typing import TYPE_CHECKING
 
-import attrs
-
 from stt_core.engine.fragments import Reassembly, split_fragment, to_datagrams
 from stt_core.engine.handshake import CONFIRM_SIZE, MAX_CHALLENGE_SIZE, HandshakeState, STTHandshake
 from stt_core.engine.handshake_events import HandshakeCompleted, HandshakeConfirmed, HandshakeFailed
@@ -244,30 +242,46 @@ class OutgoingHandshakes:
             self._unconfirmed.pop(session_id, None)
 
 
-@attrs.define(eq=False, kw_only=True)
 class _Outgoing:
-    key: int
-    path: Hashable
-    expect: bytes | None
-    deadline: float
-    handshake: STTHandshake
-    datagrams: tuple[bytes, ...] = attrs.field(default=(), repr=False)
-    """What is repeated; none while it waits for its turn."""
-    interval: float = 0.0
-    said_at: float = 0.0
-    wake_at: float = 0.0
-    buffer: Reassembly = attrs.field(factory=Reassembly)
-    refused: str = ""
-    """Why the newest CHALLENGE was refused."""
+    __slots__ = (
+        "buffer",
+        "datagrams",
+        "deadline",
+        "expect",
+        "handshake",
+        "interval",
+        "key",
+        "path",
+        "refused",
+        "said_at",
+        "wake_at",
+    )
+
+    def __init__(
+        self, key: int, path: Hashable, expect: bytes | None, deadline: float, handshake: STTHandshake
+    ) -> None:
+        self.key = key
+        self.path = path
+        self.expect = expect
+        self.deadline = deadline
+        self.handshake = handshake
+        self.datagrams: tuple[bytes, ...] = ()
+        """What is repeated; none while it waits for its turn."""
+        self.interval = self.said_at = self.wake_at = 0.0
+        self.buffer = Reassembly()
+        self.refused = ""
+        """Why the newest CHALLENGE was refused."""
 
     def round_trip(self, first_interval: float, now: float) -> float | None:
         """Return the seconds since what is answered now was said, if it was said once."""
         return now - self.said_at if self.interval == first_interval else None
 
 
-@attrs.define(eq=False)
 class _Lane:
     """The handshakes on one path: a peer of the same settings drops more than its limit for one address."""
 
-    running: int = 0
-    waiting: deque[int] = attrs.field(factory=deque)
+    __slots__ = ("running", "waiting")
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.waiting: deque[int] = deque()

@@ -7,9 +7,7 @@ address on it.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
-
-import attrs
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stt_core.engine.mtu import BASE_SIZE, MtuSearch
 from stt_core.engine.recovery import Recovery
@@ -24,17 +22,20 @@ _GRACE: Final = 3.0  # seconds: the round trip of another path says little of a 
 _RELIABLE_DATAGRAM: Final = 256 * 1024  # bytes: a frame large enough to make its overhead vanish
 
 
-@attrs.frozen(eq=False)
 class Link:
-    """One open transport, as the engine knows it; each is itself alone."""
+    """One open transport, as the engine knows it; each is itself alone.
 
-    name: str
-    """The transport's URL, for people."""
-    capabilities: TransportCapabilities
+    Args:
+        name: The transport's URL, for people.
+        capabilities: What it promises.
+    """
+
+    def __init__(self, name: str, capabilities: TransportCapabilities) -> None:
+        self.name = name
+        self.capabilities = capabilities
 
 
-@attrs.frozen
-class PathKey:
+class PathKey(NamedTuple):
     """A link and an address on it."""
 
     link: Link

@@ -11,19 +11,17 @@ from stt_core.engine.acks import AckTracker
 from stt_core.engine.contents import Kind
 from stt_core.engine.keys import ReceiveKeys, SendKeys
 from stt_core.engine.mailbox import IncomingMessages
-from stt_core.engine.mtu import BASE_SIZE
 from stt_core.engine.multiplexer import Multiplexer
 from stt_core.engine.opener import open_frames
 from stt_core.engine.outbox import KEEPALIVE_TOKEN_SIZE, Outbox
-from stt_core.engine.packer import Packer
 from stt_core.engine.path_table import PathTable
 from stt_core.engine.paths import Path
 from stt_core.engine.replay import ReplayWindow
 from stt_core.engine.status import SessionStatistics, State
 from stt_core.engine.streams import Streams
+from stt_core.engine.transmitter import MAX_BURST, Transmitter
 from stt_core.errors import ErrorCode, LocalError, RemoteError, SessionClosed
-from stt_core.interfaces.crypto import TAG_SIZE
-from stt_core.wire.frame import FRAME_OVERHEAD, FrameType
+from stt_core.wire.frame import FrameType
 from stt_core.wire.messages import (
     CreditKind,
     Disconnect,
@@ -48,19 +46,13 @@ if TYPE_CHECKING:
     from stt_core.interfaces.transport import Buffer, Train
     from stt_core.wire.frame import RawFrame
 
-MAX_BURST: Final = 256 * 1024
-"""Bytes that one call of :meth:`Session.trains_to_send` returns at the most, so that sessions take turns."""
-
 _DRAIN_PTOS: Final = 3
 _ENDPOINT_TYPES: Final = frozenset(
     {FrameType.ENDPOINT_REGISTER, FrameType.ENDPOINT_RESOLVE, FrameType.ENDPOINT_ROUTE}
 )  # all of them reliable
 _DATA: Final = int(FrameType.DATA)
 _UNREACHABLE_GRACE: Final = 2.0  # seconds; an ICMP message can be forged, so the peer's silence has to agree
-_PATH_PROBE_SIZE: Final = 1200
-_SMALL_MESSAGE: Final = 64 * 1024  # bytes, on reliable paths: large enough to make the overhead small
-_REST_AFTER: Final = 1.0  # seconds without traffic; to be in use again costs some 30 us
-_MTU_SEARCH_AFTER: Final = 4096  # bytes sent on a path: a session that says little is not worth two probes of 64 KiB
+_REST_AFTER: Final = 0.25  # seconds without traffic; to be in use again costs some 30 us
 
 
 class Session:
@@ -89,7 +81,6 @@ class Session:
         "_ack_at_once",
         "_acks",
         "_bytes_received",
-        "_bytes_sent",
         "_closed_at",
         "_config",
         "_controller",
@@ -104,24 +95,19 @@ class Session:
         "_gone_reason",
         "_idle_timeout",
         "_incoming",
-        "_last_elicited",
         "_last_received",
         "_max_frame_size",
-        "_metadata_size",
         "_multiplexer",
-        "_next_number",
         "_outbox",
         "_padding",
         "_paths",
         "_pings",
         "_receive_keys",
         "_replay",
-        "_rotation_asked",
-        "_rotation_wanted",
-        "_send_at",
         "_send_keys",
         "_state",
         "_streams",
+        "_transmitter",
         "is_initiator",
         "peer_app_parameters",
         "peer_custom",
@@ -153,7 +139,6 @@ class Session:
         self._custom = custom
         self._config = config
         self._controller = controller
-        self._metadata_size = suite.metadata_size
         self._padding = max(config.padding, parameters.padding)
         self._idle_timeout = min(config.idle_timeout, parameters.idle / 1000)
         self._max_frame_size = parameters.max_frame
@@ -184,26 +169,32 @@ class Session:
             lost=self._lost,
             happened=self._events,
         )
-        self._next_number = 0
+        self._transmitter = Transmitter(
+            session_id=result.session_id,
+            keys=self._send_keys,
+            outbox=self._outbox,
+            acks=self._acks,
+            paths=self._paths,
+            metadata_size=suite.metadata_size,
+            padding=self._padding,
+            lost=self._lost,
+            happened=self._events,
+            now=now,
+        )
         self._pings: dict[bytes, None] = {}
         self._state = State.HANDSHAKE if result.is_initiator else State.ACTIVE
         self._ack_at_once = False
         self._ack_at_end = False
-        self._rotation_wanted = False
-        self._rotation_asked = False
         self._last_received = now
-        self._last_elicited = now
         self._gone_at: float | None = None
         self._gone_reason = ""
         self._ending: Disconnect | None = None
         self._ending_due = False
         self._closed_at: float | None = None
         self._ended_by_peer = False
-        self._send_at: float | None = None
         self._frames_received = 0
         self._frames_dropped = 0
         self._bytes_received = 0
-        self._bytes_sent = 0
         if not result.is_initiator:
             self._events.append(events.SessionActivated())
 
@@ -262,8 +253,9 @@ class Session:
         if self._has_ciphers and now >= self._rests_at:
             self._send_keys.forget_ciphers()
             self._receive_keys.forget_ciphers()
+            self._outbox.rest()
         if self._config.keepalive and now >= self._keepalive_at:
-            self._outbox.put(Kind.KEEPALIVE, 0)
+            self._outbox.ask_at_once()
 
     # Commands
 
@@ -373,7 +365,7 @@ class Session:
             SessionClosed: The session is over.
         """
         self._require_open()
-        self._rotation_wanted = True
+        self._transmitter.rotation_wanted = True
 
     def close(self, code: int, reason: str, now: float) -> None:
         """End the session and tell the peer; what streams still hold is lost. Repeating it changes nothing."""
@@ -403,20 +395,14 @@ class Session:
             # What overtakes RESPONSE is kept in small numbers only, and a reliable path would never send it again.
             return []
         output: list[tuple[PathKey, Train]] = []
-        self._send_at = None
-        self._rotate_if_due(now)
-        if self._send_keys.exhausted:
-            return output
-        self._pack_path_probes(output, now)
-        if self._can_send:
-            self._pack_path(self._paths.active, output, now, max_size)
+        self._transmitter.pack(output, now, max_size)
         return output
 
     def probes_to_send(self, now: float) -> list[tuple[PathKey, Train]]:
         """Return only what finds out which paths are alive, for when the path in use takes nothing."""
         output: list[tuple[PathKey, Train]] = []
         if self._state is State.ACTIVE and not self._send_keys.exhausted:
-            self._pack_path_probes(output, now)
+            self._transmitter.pack_path_probes(output, now)
         return output
 
     def next_timeout(self) -> float | None:
@@ -429,11 +415,11 @@ class Session:
         times = [self._receive_keys.next_expiry]
         if not self._send_keys.exhausted:
             times.append(self._paths.next_timeout())
-        if self._can_send:
-            times += (self._acks.due, self._send_at)
+        if self._state is not State.HANDSHAKE and self._transmitter.can_send:
+            times += (self._acks.due, self._transmitter.send_at)
             if self._config.keepalive:
                 times.append(self._keepalive_at)
-            if self._searches_mtu:
+            if self._transmitter.searches_mtu:
                 times.append(self._paths.active.mtu.search_due)
         if self._has_ciphers:
             times.append(self._rests_at)
@@ -457,7 +443,7 @@ class Session:
     @property
     def state(self) -> State:
         """Where the session stands."""
-        if self._state is State.ACTIVE and self._rotation_wanted:
+        if self._state is State.ACTIVE and self._transmitter.rotation_wanted:
             return State.KEY_ROTATING
         return self._state
 
@@ -474,8 +460,7 @@ class Session:
     @property
     def max_datagram_payload(self) -> int:
         """Bytes that a datagram may hold on the path in use."""
-        room = self._paths.active.mtu.size - FRAME_OVERHEAD - TAG_SIZE - self._metadata_size
-        return room if not self._padding else room - 1
+        return self._transmitter.max_datagram_payload
 
     def stream(self, stream_id: int) -> Stream | None:
         """Return a stream's state, to look at; None once it is over."""
@@ -488,9 +473,9 @@ class Session:
         return SessionStatistics(
             state=self.state,
             path=str(path.key),
-            bytes_sent=self._bytes_sent,
+            bytes_sent=self._transmitter.bytes_sent,
             bytes_received=self._bytes_received,
-            frames_sent=self._next_number,
+            frames_sent=self._transmitter.next_number,
             frames_received=self._frames_received,
             frames_lost=self._paths.frames_lost,
             frames_dropped=self._frames_dropped,
@@ -617,7 +602,7 @@ class Session:
     def _receive_ack(self, plaintext: Buffer, now: float) -> None:
         message = decode_ack(plaintext)
         largest = message.ranges[0][1]
-        if largest >= self._next_number:
+        if largest >= self._transmitter.next_number:
             raise RemoteError("an acknowledgement of a frame that was never sent", ErrorCode.PROTOCOL)
         if largest >= self._send_keys.first_number:
             # Only who has followed into an epoch can have opened one of its frames.
@@ -675,7 +660,7 @@ class Session:
         else:
             self._outbox.put_lost(content)
 
-    # Internals, sending
+    # Internals, paths
 
     def _new_path(self, key: PathKey, initial_rtt: float | None, *, validated: bool = False) -> Path:
         limit = self._max_frame_size
@@ -691,146 +676,6 @@ class Session:
             initial_rtt=initial_rtt,
         )
 
-    @property
-    def _can_send(self) -> bool:
-        """Whether the path in use takes anything but PATH frames, and the end of the session."""
-        path = self._paths.active
-        left = path.amplification_left
-        return (
-            (left is None or left >= BASE_SIZE)
-            and not self._paths.all_lost
-            and not self._send_keys.exhausted
-            and self._state is not State.HANDSHAKE
-        )
-
-    def _pack_path(self, path: Path, output: list[tuple[PathKey, Train]], now: float, max_size: int) -> None:
-        recovery = path.recovery
-        packer = self._packer(path, now)
-        limit = self._limit(path, now, max_size)
-        if path.reliable:
-            # Where many sessions share a turn, none takes it all with one large frame.
-            packer.datagram_size = min(packer.datagram_size, max(max_size, _SMALL_MESSAGE))
-        left = path.amplification_left
-        if left is not None:
-            # The last datagram may begin below the limit, and has to end within what is left.
-            packer.datagram_size = min(packer.datagram_size, left)
-            limit = min(limit, left - packer.datagram_size + 1)
-        ack_due = self._acks.due
-        if ack_due is not None and (ack_due <= now or (limit > 0 and self._outbox and self._acks.rides(now))):
-            self._pack_ack(packer, now)
-        if limit > 0:
-            self._outbox.pack(packer, limit)
-        if recovery.probes_due:
-            self._pack_probes(packer, limit, path, now)
-        if packer.elicits:
-            self._last_elicited = now
-        self._finish_burst(packer, path, output, now)
-        if self._outbox.has_bulk:
-            self._send_at = self._send_again_at(path, now, is_cut=limit >= max_size)
-        elif not path.reliable:
-            recovery.app_limited()
-        if self._searches_mtu:
-            self._pack_mtu_probe(path, output, now)
-
-    def _packer(self, path: Path, now: float) -> Packer:
-        return Packer(
-            path,
-            path.recovery.begin_burst(now),
-            self.session_id,
-            self._send_keys,
-            self._next_number,
-            self._metadata_size,
-            self._padding,
-        )
-
-    def _finish_burst(self, packer: Packer, path: Path, output: list[tuple[PathKey, Train]], now: float) -> None:
-        output.extend((path.key, train) for train in packer.finish(now))
-        self._next_number = packer.number
-        self._bytes_sent += packer.bytes_packed
-
-    @property
-    def _searches_mtu(self) -> bool:
-        path = self._paths.active
-        return not path.reliable and path.validated and path.bytes_sent >= _MTU_SEARCH_AFTER
-
-    def _limit(self, path: Path, now: float, limit: int) -> int:
-        """Return the bytes that may leave on a path now, up to a limit; a datagram more may leave with the last."""
-        recovery = path.recovery
-        if recovery.probes_due:
-            return min(limit, recovery.probes_due * path.mtu.size)
-        window = recovery.window_left
-        if window is None:
-            return limit
-        if window < path.mtu.size and recovery.bytes_in_flight:
-            return 0
-        budget = recovery.pacer.budget(now)
-        if budget is not None and budget < limit:
-            limit = budget
-        # The window counts whole datagrams; one may leave whenever none is under way.
-        return min(limit, max(window // path.mtu.size, 1) * path.mtu.size)
-
-    def _send_again_at(self, path: Path, now: float, *, is_cut: bool) -> float | None:
-        """Return when more may leave, if time alone decides that."""
-        window = path.recovery.window_left
-        if window is not None and window < path.mtu.size:
-            return None
-        if not self._can_send:
-            return None
-        return now if is_cut else path.recovery.pacer.next_time(now)
-
-    def _pack_ack(self, packer: Packer, now: float) -> None:
-        floor = self._acks.largest
-        packer.add(FrameType.ACK, 0, self._acks.ack(now).encode(), elicits=False)
-        if self._acks.should_elicit(alone=not self._outbox):
-            packer.add(FrameType.KEEPALIVE, 0, bytes(KEEPALIVE_TOKEN_SIZE), (Kind.KEEPALIVE, floor))
-
-    def _pack_probes(self, packer: Packer, limit: int, path: Path, now: float) -> None:
-        """Make sure that a probe time-out sends something that asks for an acknowledgement."""
-        recovery = path.recovery
-        if not packer.elicits:
-            for frame in recovery.oldest(recovery.probes_due):
-                self._lost(frame, path, now)
-            self._outbox.pack(packer, limit)
-        if not packer.elicits:
-            packer.add(FrameType.KEEPALIVE, 0, bytes(KEEPALIVE_TOKEN_SIZE), (Kind.KEEPALIVE, 0))
-        recovery.probes_due = 0
-
-    def _pack_mtu_probe(self, path: Path, output: list[tuple[PathKey, Train]], now: float) -> None:
-        size = path.mtu.probe(now)
-        if size is None:
-            return
-        packer = self._packer(path, now)
-        packer.datagram_size = size
-        packer.add(FrameType.MTU_PROBE, 0, bytes(packer.room), (Kind.MTU_PROBE, size), counted=False)
-        self._finish_burst(packer, path, output, now)
-
-    def _pack_path_probes(self, output: list[tuple[PathKey, Train]], now: float) -> None:
-        for path, probe in self._paths.probes(now):
-            packer = self._packer(path, now)
-            size = min(packer.room, _PATH_PROBE_SIZE)
-            left = path.amplification_left
-            if left is not None and left < packer.datagram_size - packer.room + size:
-                packer.datagram_size = min(packer.datagram_size, left)
-                size = 0
-            plaintext = probe.encode(size)
-            if len(plaintext) <= packer.room:
-                packer.add(FrameType.PATH, 0, plaintext)
-                self._finish_burst(packer, path, output, now)
-
-    def _rotate_if_due(self, now: float) -> None:
-        keys = self._send_keys
-        if not self._rotation_wanted:
-            if not keys.wants_rotation(now):
-                return
-            self._rotation_wanted = True
-        if keys.acknowledged:
-            keys.rotate(self._next_number, now)
-            self._rotation_wanted = self._rotation_asked = False
-            self._events.append(events.KeysRotated(keys.epoch, sending=True))
-        elif not self._rotation_asked:
-            self._rotation_asked = True
-            self._outbox.put(Kind.KEEPALIVE, 0)
-
     # Internals, the end
 
     def _require_open(self) -> None:
@@ -845,7 +690,7 @@ class Session:
 
     @property
     def _keepalive_at(self) -> float:
-        return max(self._last_received, self._last_elicited) + self._idle_timeout / 3
+        return max(self._last_received, self._transmitter.last_elicited) + self._idle_timeout / 3
 
     @property
     def _has_ciphers(self) -> bool:
@@ -854,7 +699,7 @@ class Session:
     @property
     def _rests_at(self) -> float:
         """When an idle session should take up as little memory as it can."""
-        return max(self._last_received, self._last_elicited) + _REST_AFTER
+        return max(self._last_received, self._transmitter.last_elicited) + _REST_AFTER
 
     def _begin_closing(self, code: int, reason: str, now: float) -> None:
         if self._ending is not None:
@@ -875,22 +720,11 @@ class Session:
 
     def _ending_to_send(self, now: float) -> list[tuple[PathKey, Train]]:
         output: list[tuple[PathKey, Train]] = []
-        path = self._paths.active
         if not self._ending_due or self._paths.all_lost or self._send_keys.exhausted:
             return output
         self._ending_due = False
         assert self._ending is not None
-        plaintext = self._ending.encode()
-        packer = self._packer(path, now)
-        left = path.amplification_left
-        if left is not None:
-            packer.datagram_size = min(packer.datagram_size, left)
-            if packer.room < len(plaintext):
-                return output
-        elif self._ack_at_end:
-            packer.add(FrameType.ACK, 0, self._acks.ack(now).encode(), elicits=False)
-        packer.add(FrameType.DISCONNECT, 0, plaintext, elicits=False)
-        self._finish_burst(packer, path, output, now)
+        self._transmitter.pack_end(output, self._ending.encode(), now, acknowledge=self._ack_at_end)
         return output
 
     def _finish(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-import attrs
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
@@ -22,14 +21,21 @@ INITIAL_HASH: Final = hashlib.sha3_256(b"STT/1").digest()
 """The hash before anything was said."""
 
 
-@attrs.frozen(eq=False)
 class Transcript:
-    """An immutable state: each step returns the next one, so a message that fails leaves nothing to undo."""
+    """A state; nothing changes it, each step returns the next one, so a message that fails leaves nothing to undo.
 
-    chaining_key: bytes = attrs.field(repr=False)
-    """32 bytes: the pre-shared key, with each exchanged secret mixed in."""
-    hash: bytes = attrs.field(default=INITIAL_HASH, repr=False)
-    """32 bytes: the hash of everything sent, sealed parts as they travel."""
+    Args:
+        chaining_key: 32 bytes.
+        hash_: 32 bytes.
+    """
+
+    __slots__ = ("chaining_key", "hash")
+
+    def __init__(self, chaining_key: bytes, hash_: bytes = INITIAL_HASH) -> None:
+        self.chaining_key = chaining_key
+        """32 bytes: the pre-shared key, with each exchanged secret mixed in."""
+        self.hash = hash_
+        """32 bytes: the hash of everything sent, sealed parts as they travel."""
 
     def mix_hash(self, data: bytes) -> Transcript:
         """Return the state once ``data`` was said; the length goes in, so no two splits of the same bytes agree."""
