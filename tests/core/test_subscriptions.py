@@ -24,7 +24,7 @@ async def test_a_listener_gets_the_events_of_its_types_in_order() -> None:
 @pytest.mark.asyncio
 async def test_without_types_a_listener_gets_all_events() -> None:
     subscriptions = Subscriptions()
-    subscription = subscriptions.subscribe()
+    subscription = subscriptions.subscribe(NodeEvent)
 
     subscriptions.publish(PluginFailed("p", ""))
 
@@ -34,7 +34,7 @@ async def test_without_types_a_listener_gets_all_events() -> None:
 @pytest.mark.asyncio
 async def test_a_waiting_listener_is_woken() -> None:
     subscriptions = Subscriptions()
-    subscription = subscriptions.subscribe()
+    subscription = subscriptions.subscribe(NodeEvent)
     waiting = asyncio.ensure_future(anext(subscription))
     await asyncio.sleep(0)
 
@@ -46,7 +46,7 @@ async def test_a_waiting_listener_is_woken() -> None:
 @pytest.mark.asyncio
 async def test_a_slow_listener_loses_the_oldest_events_and_knows_how_many() -> None:
     subscriptions = Subscriptions()
-    subscription = subscriptions.subscribe(queue_size=2)
+    subscription = subscriptions.subscribe(NodeEvent, queue_size=2)
 
     for name in "abc":
         subscriptions.publish(LinkLost(name, ""))
@@ -59,7 +59,7 @@ async def test_a_slow_listener_loses_the_oldest_events_and_knows_how_many() -> N
 @pytest.mark.asyncio
 async def test_leaving_the_block_unsubscribes() -> None:
     subscriptions = Subscriptions()
-    async with subscriptions.subscribe() as subscription:
+    async with subscriptions.subscribe(NodeEvent) as subscription:
         pass
 
     subscriptions.publish(NodeEvent())
@@ -70,7 +70,7 @@ async def test_leaving_the_block_unsubscribes() -> None:
 @pytest.mark.asyncio
 async def test_the_end_of_the_node_ends_every_listener() -> None:
     subscriptions = Subscriptions()
-    subscription = subscriptions.subscribe()
+    subscription = subscriptions.subscribe(NodeEvent)
     waiting = asyncio.ensure_future(anext(subscription, None))
     await asyncio.sleep(0)
 

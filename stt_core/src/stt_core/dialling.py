@@ -6,8 +6,6 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
 from stt_core import events
 from stt_core.engine.paths import PathKey
 from stt_core.errors import ConnectError, ConnectReason, ErrorCode, PeerUnreachable, SessionClosed
@@ -44,6 +42,7 @@ class Dialler:
         close_link: Closes one, soon.
         is_reliable: Whether the transport of a URL is.
         flush: Sends what is to leave, now.
+        send_handshakes: Sends what handshakes have to say, now.
         schedule_flush: Sends it at the end of this turn of the event loop.
     """
 
@@ -55,6 +54,7 @@ class Dialler:
         close_link: Callable[[OpenLink], object],
         is_reliable: Callable[[str], bool],
         flush: Callable[[], None],
+        send_handshakes: Callable[[], None],
         schedule_flush: Callable[[], None],
     ) -> None:
         self._demux = demux
@@ -62,6 +62,7 @@ class Dialler:
         self._close_link = close_link
         self._is_reliable = is_reliable
         self._flush = flush
+        self._send_handshakes = send_handshakes
         self._schedule_flush = schedule_flush
         self._dials: dict[int, _Dial] = {}
         self._dialled: dict[Session, _Dial] = {}
@@ -160,6 +161,7 @@ class Dialler:
         try:
             dial.key = self._demux.connect(PathKey(link.link, link.transport.peer), expect, loop.time())
             self._dials[dial.key] = dial
+            self._send_handshakes()
             self._schedule_flush()
             outcome = await dial.outcome
         except BaseException:
@@ -199,17 +201,19 @@ class Dialler:
         self._close_link(link)
 
 
-@attrs.define(eq=False)
 class _Dial:
     """One transport that was opened to reach a peer, and what comes of it."""
 
-    url: str
-    link: OpenLink
-    outcome: asyncio.Future[STTSession | ConnectError]
-    """A value even for an error: nobody may be left to look at it."""
-    key: int = 0
-    session: Session | None = None
-    redialer: Redialer | None = None
+    __slots__ = ("key", "link", "outcome", "redialer", "session", "url")
+
+    def __init__(self, url: str, link: OpenLink, outcome: asyncio.Future[STTSession | ConnectError]) -> None:
+        self.url = url
+        self.link = link
+        self.outcome = outcome
+        """A value even for an error: nobody may be left to look at it."""
+        self.key = 0
+        self.session: Session | None = None
+        self.redialer: Redialer | None = None
 
     def settle(self, outcome: STTSession | ConnectError) -> None:
         """Tell who waits, if anybody still does."""

@@ -8,8 +8,21 @@ import attrs
 
 
 @attrs.frozen
-class SessionActivated:
+class _Bare:
+    """An event with nothing to tell but that it happened."""
+
+
+@attrs.frozen
+class _OfStream:
+    """An event of one stream."""
+
+    stream_id: int
+
+
+class SessionActivated(_Bare):
     """Both sides have proven themselves; at the initiator, the peer's CONFIRM or a sealed frame has come."""
+
+    __slots__ = ()
 
 
 @attrs.frozen
@@ -22,44 +35,40 @@ class SessionEnded:
     by_peer: bool
 
 
-@attrs.frozen
-class StreamOpened:
+class StreamOpened(_OfStream):
     """The peer has opened a stream."""
 
-    stream_id: int
+    __slots__ = ()
 
 
-@attrs.frozen
-class StreamReadable:
+class StreamReadable(_OfStream):
     """A stream has bytes, its end, or a reset to read. Told once a burst."""
 
-    stream_id: int
+    __slots__ = ()
 
 
-@attrs.frozen
-class StreamWritable:
+class StreamWritable(_OfStream):
     """A stream that took less than it was given takes bytes again, or will never take any."""
 
-    stream_id: int
+    __slots__ = ()
 
 
-@attrs.frozen
-class StreamDelivered:
+class StreamDelivered(_OfStream):
     """The peer has acknowledged everything that was sent on a stream, and its end."""
 
-    stream_id: int
+    __slots__ = ()
 
 
-@attrs.frozen
-class StreamForgotten:
+class StreamForgotten(_OfStream):
     """Both directions of a stream are over, and nothing more will be told of it."""
 
-    stream_id: int
+    __slots__ = ()
 
 
-@attrs.frozen
-class StreamsAllowed:
+class StreamsAllowed(_Bare):
     """The peer allows more streams than before."""
+
+    __slots__ = ()
 
 
 @attrs.frozen
@@ -72,9 +81,10 @@ class MessageReceived:
     """Whether the peer waits for room: ``message_handled`` is to be called for it."""
 
 
-@attrs.frozen
-class MessagesAllowed:
+class MessagesAllowed(_Bare):
     """The peer has room for messages again."""
+
+    __slots__ = ()
 
 
 @attrs.frozen

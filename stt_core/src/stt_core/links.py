@@ -245,11 +245,12 @@ class OpenLink:
 
     async def _close(self) -> None:
         try:
-            async with asyncio.timeout(_LEAVE_TIMEOUT):
-                # Again and again: what the owner held back while the link was blocked, such as the end of a session,
-                # comes once it is not.
-                while not self._left.is_set():
-                    await self._left.wait()
+            if not self._left.is_set():
+                async with asyncio.timeout(_LEAVE_TIMEOUT):
+                    # Again and again: what the owner held back while the link was blocked, such as the end of a
+                    # session, comes once it is not.
+                    while not self._left.is_set():
+                        await self._left.wait()
         except TimeoutError:
             _LOG.debug("%s: closed with messages that had not left", self._name)
         finally:

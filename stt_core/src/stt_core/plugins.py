@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import difflib
 import functools
-import importlib.metadata
 import inspect
 import itertools
 import logging
 import os
 import traceback
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import attrs
 import pluggy
@@ -28,6 +27,7 @@ from stt_core.errors import ConfigError, PluginError
 from stt_core.interfaces.frame import FrameType
 
 if TYPE_CHECKING:
+    import importlib.metadata
     from collections.abc import Callable, Iterable, Mapping
     from types import ModuleType
 
@@ -177,6 +177,8 @@ def load_plugins(
         info = PluginInfo(CORE_NAME, module.__name__, f"stt-core {__version__}")
         loader.take(info, functools.partial(_itself, module), blocked_by="")
     if discover:
+        import importlib.metadata  # noqa: PLC0415  a sixth of the time that importing the core took, and only for this
+
         found = importlib.metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP)
         for entry_point in sorted(found, key=lambda point: (point.name, point.value)):
             info = PluginInfo(entry_point.name, entry_point.value, _distribution_of(entry_point))
@@ -424,8 +426,7 @@ def _require_callable(what: str, value: T) -> T:
     return value
 
 
-@attrs.frozen
-class _Kind:
+class _Kind(NamedTuple):
     hook: str
     noun: str
     check: Callable[..., tuple[Any, Any]]

@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-import secrets
+import os
 import unicodedata
 from typing import TYPE_CHECKING, Final
 
@@ -42,7 +42,7 @@ _ARGON2_MEMORY: Final = 64 * 1024  # KiB
 
 def generate_seed() -> bytes:
     """Return a new seed: 32 random bytes."""
-    return secrets.token_bytes(MIN_SEED_SIZE)
+    return os.urandom(MIN_SEED_SIZE)
 
 
 def seed_from_passphrase(passphrase: str, salt: bytes) -> bytes:

@@ -158,6 +158,7 @@ class STTSession:
             except SessionClosed:
                 return
             yield stream
+            del stream  # or it would live until the next one comes
 
     # Datagrams
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import attrs
 
@@ -135,11 +135,11 @@ class Subscriptions:
     """The listeners of a node."""
 
     def __init__(self) -> None:
-        self._subscriptions: set[Subscription[NodeEvent]] = set()
+        self._subscriptions: set[Subscription[Any]] = set()
 
-    def subscribe(self, *kinds: type[NodeEvent], queue_size: int = DEFAULT_QUEUE_SIZE) -> Subscription[NodeEvent]:
-        """Return a new subscription to events of some types; of all types if none is named."""
-        subscription = Subscription(kinds or (NodeEvent,), queue_size, self._subscriptions.discard)
+    def subscribe(self, *kinds: type[EventT], queue_size: int = DEFAULT_QUEUE_SIZE) -> Subscription[EventT]:
+        """Return a new subscription to events of some types."""
+        subscription = Subscription(kinds, queue_size, self._subscriptions.discard)
         self._subscriptions.add(subscription)
         return subscription
 

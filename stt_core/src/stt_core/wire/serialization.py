@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from itertools import repeat
 from math import isnan
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import attrs
 
@@ -50,81 +50,88 @@ _DICT: Final = 0x41
 # Wrappers
 
 
-def _fits(form: struct.Struct) -> Any:
-    def check(wrapper: object, _: attrs.Attribute[float], value: float) -> None:
-        try:
-            form.pack(0, value)
-        except (struct.error, OverflowError):
-            raise SerializationError(f"the number does not fit into {type(wrapper).__name__}") from None
+@attrs.frozen
+class _Number:
+    value: float
+    _form: ClassVar[struct.Struct]
 
-    return check
+    def __attrs_post_init__(self) -> None:
+        try:
+            self._form.pack(0, self.value)
+        except (struct.error, OverflowError):
+            raise SerializationError(f"the number does not fit into {type(self).__name__}") from None
 
 
 @attrs.frozen
-class Int8:
+class _Integer(_Number):
+    value: int
+
+
+class Int8(_Integer):
     """An integer to be written under tag 0x10, whatever a plain ``int`` would get; it decodes to a plain ``int``.
 
     Raises:
         SerializationError: It does not fit; so for all the wrappers.
     """
 
-    value: int = attrs.field(validator=_fits(_INT8))
+    __slots__ = ()
+    _form = _INT8
 
 
-@attrs.frozen
-class Int16:
+class Int16(_Integer):
     """As :class:`Int8`, with 16 bits under tag 0x11."""
 
-    value: int = attrs.field(validator=_fits(_INT16))
+    __slots__ = ()
+    _form = _INT16
 
 
-@attrs.frozen
-class Int32:
+class Int32(_Integer):
     """As :class:`Int8`, with 32 bits under tag 0x12."""
 
-    value: int = attrs.field(validator=_fits(_INT32))
+    __slots__ = ()
+    _form = _INT32
 
 
-@attrs.frozen
-class Int64:
+class Int64(_Integer):
     """As :class:`Int8`, with 64 bits under tag 0x13."""
 
-    value: int = attrs.field(validator=_fits(_INT64))
+    __slots__ = ()
+    _form = _INT64
 
 
-@attrs.frozen
-class UInt8:
+class UInt8(_Integer):
     """As :class:`Int8`, unsigned under tag 0x14."""
 
-    value: int = attrs.field(validator=_fits(_UINT8))
+    __slots__ = ()
+    _form = _UINT8
 
 
-@attrs.frozen
-class UInt16:
+class UInt16(_Integer):
     """As :class:`Int8`, with 16 unsigned bits under tag 0x15."""
 
-    value: int = attrs.field(validator=_fits(_UINT16))
+    __slots__ = ()
+    _form = _UINT16
 
 
-@attrs.frozen
-class UInt32:
+class UInt32(_Integer):
     """As :class:`Int8`, with 32 unsigned bits under tag 0x16."""
 
-    value: int = attrs.field(validator=_fits(_UINT32))
+    __slots__ = ()
+    _form = _UINT32
 
 
-@attrs.frozen
-class UInt64:
+class UInt64(_Integer):
     """As :class:`Int8`, with 64 unsigned bits under tag 0x17."""
 
-    value: int = attrs.field(validator=_fits(_UINT64))
+    __slots__ = ()
+    _form = _UINT64
 
 
-@attrs.frozen
-class Float32:
+class Float32(_Number):
     """A number to be rounded to single precision and written under tag 0x20; it decodes to a plain ``float``."""
 
-    value: float = attrs.field(validator=_fits(_FLOAT32))
+    __slots__ = ()
+    _form = _FLOAT32
 
 
 # Encoding
