@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from stt_core.errors import FrameError
 from stt_streaming.transfer import stored
+from stt_streaming.transfer.inbox import MAX_NUMBER
 from stt_streaming.transfer.manifest import MAX_DEPTH
-from stt_streaming.transfer.names import clean_name
+from stt_streaming.transfer.names import MAX_NUMBERED_SIZE, clean_name, numbered_name
 from stt_streaming.transfer.stored import (
     MAX_STORED,
     STORED_FOLDER,
@@ -77,8 +78,15 @@ def test_any_bytes_are_an_item_with_a_harmless_name_or_an_error(data: bytes) -> 
         item = StoredItem.decode(data)
     except FrameError:
         return
-    assert item.name == clean_name(item.name)
+    assert item.name == clean_name(item.name, max_size=MAX_NUMBERED_SIZE)
     assert item.encode() == data
+
+
+@given(name=st.text(max_size=300).map(clean_name) | st.integers(150, 300).map("x".__mul__).map(clean_name))
+def test_an_item_whose_name_got_a_number_is_remembered(name: str) -> None:
+    item = attrs.evolve(ITEM, name=numbered_name(name, MAX_NUMBER))
+
+    assert StoredItem.decode(item.encode()) == item
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../a", "a/b", ".stt-stored", "-rf", "a\0b", "x" * 300])

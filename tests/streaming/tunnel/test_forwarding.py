@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from stt_core import ConfigError, SessionClosed, StreamClosed, STTNode
 from stt_core.errors import FrameError
-from stt_streaming.tunnel.connections import HostPort, relay_connection
+from stt_streaming.tunnel.connections import HostPort, abort, relay_connection
 from stt_streaming.tunnel.forwarding import CONNECT_LABEL, LISTEN_LABEL, Forwarder, ForwardError
 from stt_streaming.tunnel.limits import Places
 from stt_streaming.tunnel.relay import TunnelCode
@@ -80,6 +80,22 @@ async def echo_at_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     data = await reader.read()
     writer.write(data)
     writer.close()
+
+
+def test_a_connection_can_be_aborted_again_on_uvloop() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> None:
+        server = await asyncio.start_server(echo_at_end, "127.0.0.1", 0)
+        async with server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            abort(writer)
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            abort(writer)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
 
 
 # Both directions

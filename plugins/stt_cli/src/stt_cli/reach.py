@@ -18,7 +18,7 @@ def advice_on_reach(url: str) -> str | None:
         return f"other machines reach this one at {others}"
     if not address.is_loopback:
         return None
-    everywhere = "0.0.0.0" if address.version == 4 else "[::]"  # noqa: S104 - advice, not a default
+    everywhere = "0.0.0.0" if address.version == 4 else "[::]"  # noqa: S104  advice, not a default
     return (
         f"only this machine can reach {url}; to be reached by others, listen on "
         f"{parts.scheme}://{everywhere}:{parts.port}{parts.path}: they reach this machine at {others}"

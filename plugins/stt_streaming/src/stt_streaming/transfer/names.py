@@ -12,6 +12,9 @@ from typing import Final
 MAX_NAME_SIZE: Final = 200
 """Bytes of UTF-8 that a cleaned name has at most: file systems take 255, and a number may have to be put in."""
 
+MAX_NUMBERED_SIZE: Final = 255
+"""Bytes that it has at most with its number."""
+
 UNNAMED: Final = "unnamed"
 """The name of a file whose own name has nothing that could be kept."""
 
@@ -35,18 +38,19 @@ _DEVICE_NAMES: Final = frozenset(
 )
 
 
-def clean_name(name: str, *, hidden: bool = False) -> str:
+def clean_name(name: str, *, hidden: bool = False, max_size: int = MAX_NAME_SIZE) -> str:
     r"""Return a file name made from what a peer calls its file.
 
     What precedes the last ``/`` or ``\`` is dropped; unprintable characters and those that Windows reserves become
     ``_``; so do leading dots and hyphens, since a hidden file could configure a shell and a hyphen begins an option.
     Every kind of space becomes a plain one; spaces and joiners around the name go, and trailing dots. Names of Windows
-    devices get a ``_`` in front. The result is in Unicode's NFC and at most ``MAX_NAME_SIZE`` bytes long, its extension
+    devices get a ``_`` in front. The result is in Unicode's NFC and at most ``max_size`` bytes long, its extension
     kept.
 
     Args:
         name: Any text.
         hidden: Whether leading dots stay, as is right for what lies inside a received folder.
+        max_size: Bytes of UTF-8; more than those of an extension.
 
     Returns:
         The name, never empty; cleaning it again changes nothing.
@@ -57,7 +61,7 @@ def clean_name(name: str, *, hidden: bool = False) -> str:
     name = _without_edges(name, "-" if hidden else ".-")
     name = _beside_devices(name)
     # Cutting can bring out a device: "con", many blanks, then more.
-    name = _beside_devices(_shortened(name))
+    name = _beside_devices(_shortened(name, max_size))
     return name or UNNAMED
 
 
@@ -142,11 +146,11 @@ def _beside_devices(name: str) -> str:
     return _REPLACEMENT + name if name.partition(".")[0].rstrip(" ").upper() in _DEVICE_NAMES else name
 
 
-def _shortened(name: str) -> str:
-    if len(name.encode()) <= MAX_NAME_SIZE:
+def _shortened(name: str, max_size: int) -> str:
+    if len(name.encode()) <= max_size:
         return name
     stem, suffix = _split(name)
-    room = MAX_NAME_SIZE - len(suffix.encode())
+    room = max_size - len(suffix.encode())
     return stem.encode()[:room].decode(errors="ignore").rstrip(_DROPPED_AT_THE_END) + suffix
 
 

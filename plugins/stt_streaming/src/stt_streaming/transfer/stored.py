@@ -22,7 +22,7 @@ from stt_core.errors import FrameError
 from stt_streaming.transfer.folders import OPEN_FOLDER
 from stt_streaming.transfer.manifest import MAX_DEPTH
 from stt_streaming.transfer.messages import DIGEST_SIZE
-from stt_streaming.transfer.names import clean_name
+from stt_streaming.transfer.names import MAX_NUMBERED_SIZE, clean_name
 
 if TYPE_CHECKING:
     from stt_core.interfaces import Buffer
@@ -37,7 +37,7 @@ STORED_LIFETIME: Final = 7 * 24 * 3600.0
 """Seconds for which an item is remembered."""
 
 _HEAD: Final = struct.Struct(f">{DIGEST_SIZE}s{DIGEST_SIZE}s{DIGEST_SIZE}s")
-_MAX_SIZE: Final = _HEAD.size + 256  # a file system takes no longer name
+_MAX_SIZE: Final = _HEAD.size + MAX_NUMBERED_SIZE + 1  # a longer one is none
 _OPEN_RECORD: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_RECORD: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW: Final = ".new"
@@ -78,7 +78,7 @@ class StoredItem:
             name = bytes(view[_HEAD.size :]).decode()
         except UnicodeDecodeError:
             raise FrameError("a remembered name is no UTF-8") from None
-        if name != clean_name(name):
+        if name != clean_name(name, max_size=MAX_NUMBERED_SIZE):
             raise FrameError(f"a remembered name is no name of an item: {name!r}")
         return cls(listing=listing, state=state, sha3_256=sha3_256, name=name)
 
@@ -143,7 +143,8 @@ class StoredItems:
 
     def _open(self) -> int:
         folder = os.open(STORED_FOLDER, OPEN_FOLDER, dir_fd=self._inbox)
-        if os.fstat(folder).st_uid != os.geteuid():
+        status = os.fstat(folder)
+        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
             os.close(folder)
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), STORED_FOLDER)
         return folder
@@ -155,7 +156,7 @@ def item_key(peer_node_id: bytes, item_id: bytes) -> str:
 
 
 def state_of(folder: int, name: str, limit: int) -> bytes:
-    """Return a digest of how an item lies on the disk: of all names in it, and the sizes and times of its files.
+    """Return a digest of how an item lies on the disk: of all names in it, and its files' inodes, sizes and times.
 
     A file that is written to gets another time, unless somebody puts the old one back. No file is read. No symbolic
     link is followed; where it points counts instead of its size and time.
@@ -181,7 +182,8 @@ def state_of(folder: int, name: str, limit: int) -> bytes:
         elif kind == stat.S_IFLNK:
             version = os.fsencode(os.readlink(name, dir_fd=folder))
         else:
-            version = b"%d %d" % (status.st_size, status.st_mtime_ns)
+            # With its inode: sizes and times are the sender's choice, and another file may have both.
+            version = b"%d %d %d" % (status.st_ino, status.st_size, status.st_mtime_ns)
         digest.update(b"%b\0%d %b\0" % (os.fsencode(path), kind, version))
         return kind
 

@@ -146,7 +146,7 @@ async def relay_connection(stream: STTStream, reader: asyncio.StreamReader, writ
 def abort(writer: asyncio.StreamWriter) -> None:
     """Reset a connection, so that its other end does not take what came for all there was."""
     connection: socket.socket | None = writer.get_extra_info("socket")
-    if connection is not None:
+    if connection is not None and connection.fileno() >= 0:  # else it is closed, of which uvloop makes a ValueError
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     writer.transport.abort()
