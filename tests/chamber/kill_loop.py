@@ -14,9 +14,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from stt_chamber import Chamber, Seed
-from stt_chamber.backends.file import FileStorage
-from stt_chamber.backends.sqlite import SQLiteStorage
 from stt_chamber.upkeep import check
+from stt_core import load_plugins
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -31,7 +30,7 @@ def value_of(number: int) -> bytes:
 
 async def store_until_killed(url: str, first: int, reader: int, acknowledgements: int) -> None:
     os.close(reader)  # the parent's, so that this ends with it
-    storage = FileStorage(url) if url.startswith("file:") else SQLiteStorage(url)
+    storage = load_plugins().store(url)(url)
     chamber = await Chamber.open(storage, SEED)
     number = first
     while True:
@@ -74,7 +73,7 @@ def kill_once(url: str, first: int, patience: float) -> int:
 
 async def count_lost(url: str, acknowledged: int) -> tuple[int, int]:
     """Return how many values are gone or others, and how many damages a check finds."""
-    storage = FileStorage(url) if url.startswith("file:") else SQLiteStorage(url)
+    storage = load_plugins().store(url)(url)
     async with await Chamber.open(storage, SEED) as chamber:
         there = {*await chamber.list(limit=10_000_000)}
         lost = 0
@@ -87,7 +86,7 @@ async def count_lost(url: str, acknowledged: int) -> tuple[int, int]:
 
 
 async def create(url: str) -> None:
-    storage = FileStorage(url) if url.startswith("file:") else SQLiteStorage(url)
+    storage = load_plugins().store(url)(url)
     await (await Chamber.create(storage, SEED)).close()
     await storage.close()
 
@@ -101,7 +100,7 @@ def main() -> None:
     for _ in range(kills):
         number = kill_once(url, number, moments.uniform(0.0005, 0.05))
     lost, damages = asyncio.run(count_lost(url, number))
-    print(f"kills {kills}, acknowledged {number}, lost {lost}, damaged {damages}")  # noqa: T201
+    print(f"kills {kills}, acknowledged {number}, lost {lost}, damaged {damages}")  # noqa: T201  read by the test
     sys.exit(lost + damages)
 
 

@@ -21,10 +21,10 @@ from stt_chamber import (
     Seed,
     WrongSecret,
 )
-from stt_chamber.chamber import Put
 from stt_chamber.entries import Reference
 from stt_chamber.rekey import rekey_data
 from stt_chamber.upkeep import repair
+from stt_chamber.values import Put
 from stt_core.defaults.memory_storage import MemoryStorage
 from stt_core.errors import ConfigError, LocalError, SerializationError, StorageError
 
@@ -288,13 +288,13 @@ async def test_a_reader_ends_what_it_began_though_the_value_is_replaced(memory: 
 @pytest.mark.asyncio
 async def test_a_reader_whose_value_another_process_replaced_says_so(memory: StorageProvider, seed: Seed) -> None:
     async with new_chamber(memory, seed) as chamber, await Chamber.open(memory, seed) as other:
-        await chamber.store("key", LARGE)
+        await chamber.store("key", bytes(1_000_000))
         async with chamber.open_reader("key") as reader:
             await anext(reader)
             await other.store("key", b"new")
             await other.ledger.wait_idle()
             with pytest.raises(Conflict, match="replaced"):
-                await anext(reader)
+                [piece async for piece in reader]
 
 
 @pytest.mark.asyncio
@@ -388,7 +388,7 @@ async def test_only_its_secrets_open_a_chamber(memory: StorageProvider, seed: Se
             await Chamber.open(memory, wrong)
 
 
-@pytest.mark.parametrize("make", [lambda: Seed(b"short"), lambda: Passphrase(""), lambda: Seed(None)])  # type: ignore[arg-type]
+@pytest.mark.parametrize("make", [lambda: Seed(b"short"), lambda: Passphrase(""), lambda: Seed(None)])  # type: ignore[arg-type]  # what is tested
 def test_what_cannot_be_a_secret_is_refused(make: Callable[[], object]) -> None:
     with pytest.raises(ConfigError):
         make()

@@ -17,6 +17,7 @@ from stt_chamber.backends.file import FileStorage
 from stt_chamber.backends.sqlite import SQLiteStorage
 from stt_chamber.rekey import rekey_data
 from stt_chamber.upkeep import check, collect
+from stt_core import load_plugins
 from stt_core.defaults.memory_storage import MemoryStorage
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class ChamberModel(RuleBasedStateMachine):
         self.remember(key, repr(value).encode(), None)
 
     @rule(key=keys, value=values, is_right=st.booleans())
-    def update(self, key: str, value: Any, is_right: bool) -> None:  # noqa: FBT001
+    def update(self, key: str, value: Any, *, is_right: bool) -> None:
         self.expire()
         revision = self.revisions[key] if key in self.model else 0
         if is_right:
@@ -199,6 +200,24 @@ class FileModel(ChamberModel):
     scheme = "file"
 
 
+def s3_model(s3_server: Any) -> type[ChamberModel]:
+    class S3Model(ChamberModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.url = s3_server.new_bucket()
+
+        def make_storage(self) -> StorageProvider:
+            return load_plugins().store(self.url)(self.url)
+
+    return S3Model
+
+
 @pytest.mark.parametrize(("model", "examples"), [(ChamberModel, 40), (SQLiteModel, 12), (FileModel, 6)])
 def test_a_chamber_is_a_dict(model: type[ChamberModel], examples: int) -> None:
     run_state_machine_as_test(model, settings=settings(deadline=None, max_examples=examples, stateful_step_count=30))
+
+
+def test_a_chamber_in_a_bucket_is_a_dict(s3_server: Any) -> None:
+    run_state_machine_as_test(
+        s3_model(s3_server), settings=settings(deadline=None, max_examples=4, stateful_step_count=20)
+    )

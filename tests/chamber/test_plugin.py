@@ -18,7 +18,7 @@ def test_the_command_is_offered_and_has_its_sub_commands() -> None:
     assert isinstance(command, click.Group)
     assert {*command.commands} == {
         *("init", "put", "get", "list", "delete", "info"),
-        *("check", "repair", "rekey", "export", "import"),
+        *("check", "repair", "rekey", "export", "import", "serve", "sync"),
     }
     for each in command.commands.values():
         assert each.help

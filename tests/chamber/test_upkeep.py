@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stt_chamber import Chamber, Conflict, DamagedError, KeyMissing, Seed, WrongSecret
+from stt_chamber import Chamber, Conflict, DamagedError, KeyMissing, RollbackDetected, Seed, WrongSecret
+from stt_chamber.keys import namespace
+from stt_chamber.ledger import Names
 from stt_chamber.rekey import rekey
 from stt_chamber.upkeep import check, collect, repair
 from stt_core.defaults.memory_storage import MemoryStorage
@@ -196,3 +198,44 @@ async def test_a_value_whose_chunks_were_collected_is_refused(memory: StoragePro
         with pytest.raises(KeyMissing):
             await chamber.retrieve("key")
         assert (await check(chamber)).orphans == 0
+
+
+@pytest.mark.asyncio
+async def test_a_repair_knows_a_state_that_was_seen(memory: StorageProvider, seed: Seed) -> None:
+    chamber = await Chamber.create(memory, seed)
+    await chamber.store("key", b"first")
+    await chamber.close()
+    old = await contents(memory)
+    async with await Chamber.open(memory, seed) as chamber:
+        await chamber.store("key", b"second")
+        seen = chamber.position
+    names = Names(namespace(""))
+    newest = await contents(memory)
+
+    await repair(memory, [seed], expected=seen)
+    async with await Chamber.open(memory, seed, expected=seen) as chamber:
+        assert await chamber.retrieve("key") == b"second"
+
+    for changed in ({names.root: old[names.root]}, {names.root: b"damaged"}, {names.root: b"", names.header: b""}):
+        await memory.commit(newest | changed)
+        before = await contents(memory)
+        with pytest.raises(RollbackDetected, match="was seen"):
+            await repair(memory, [seed], expected=seen)
+        assert await contents(memory) == before
+
+    assert (await repair(memory, [seed])).lost  # it is for the owner to decide
+    async with await Chamber.open(memory, seed, expected=seen) as chamber:
+        assert chamber.position.sequence > seen.sequence
+
+
+@pytest.mark.asyncio
+async def test_a_repair_takes_no_other_chamber_for_the_one_that_was_seen(seed: Seed) -> None:
+    seen = (await Chamber.create(MemoryStorage(), seed)).position
+    other = MemoryStorage()
+    await Chamber.create(other, seed)
+    before = await contents(other)
+
+    with pytest.raises(RollbackDetected, match="another chamber"):
+        await repair(other, [seed], expected=seen)
+
+    assert await contents(other) == before

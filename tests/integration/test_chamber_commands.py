@@ -123,6 +123,37 @@ def test_a_store_that_was_put_back_is_refused_until_that_is_accepted(run: Run, s
     assert run("list").returncode == 0
 
 
+def test_another_chamber_in_its_place_is_refused_until_that_is_accepted(run: Run, tmp_path: Path) -> None:
+    run("init")
+    (tmp_path / "chamber.db").rename(tmp_path / "first")
+    run("init")
+    assert run("list").returncode == 0
+    (tmp_path / "first").replace(tmp_path / "chamber.db")
+
+    refused = run("list")
+
+    assert refused.returncode == 1
+    assert "another chamber" in refused.stderr
+    assert run("repair").returncode == 1
+    assert run("info", "--accept-rollback").returncode == 0
+    assert run("list").returncode == 0
+
+
+def test_a_repair_goes_back_only_where_that_is_accepted(run: Run, stt: Any, tmp_path: Path) -> None:
+    run("init")
+    shutil.copy(tmp_path / "chamber.db", tmp_path / "backup")
+    run("put", "key", stt.seed)
+    shutil.copy(tmp_path / "backup", tmp_path / "chamber.db")
+
+    refused = run("repair")
+
+    assert refused.returncode == 1
+    assert "was seen" in refused.stderr
+    assert run("list").returncode == 1
+    assert run("repair", "--accept-rollback").returncode == 0
+    assert run("list").stdout == ""
+
+
 def test_damage_is_found_and_repaired(run: Run, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(bytes(100_000))

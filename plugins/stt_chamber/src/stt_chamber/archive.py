@@ -11,10 +11,12 @@ import secrets
 import struct
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from stt_chamber.errors import Conflict, DamagedError, NoChamber
+from stt_chamber.errors import Conflict, DamagedError
+from stt_chamber.files import create_private, sync_folder
 from stt_chamber.keys import TAG_SIZE, namespace
 from stt_chamber.ledger import Names
 from stt_chamber.objects import CHUNK_SIZE, CHUNKS_PER_COMMIT
+from stt_chamber.snapshots import snapshot
 from stt_core.errors import StorageError
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ async def export_chamber(
 
     Raises:
         NoChamber: There is none.
-        Conflict: There is a file of that name.
+        Conflict: There is a file of that name; or the store gave no answer for so long that others took this for dead.
         StorageError: The store or the file failed.
     """
     names = Names(namespace(name))
@@ -64,29 +66,20 @@ async def export_chamber(
         raise Conflict(f"{path} is there already")
     try:
         with contextlib.ExitStack() as stack:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = create_private(temporary)
             stack.callback(lambda: temporary.unlink(missing_ok=True))
             file = stack.enter_context(os.fdopen(descriptor, "wb"))
             archive = _ArchiveWriter(file, len(names.namespace))
-            copied: set[bytes] = set()
-            while True:
-                version = await storage.version(names.root)
-                await _copy_chunks(storage, names, archive, copied, progress)
-                root = await storage.retrieve(names.root)
-                header = await storage.retrieve(names.header)
-                # Unchanged all the time: so every chunk that this root needs was there, and was copied.
-                if await storage.version(names.root) == version:
-                    break
-            if root is None or header is None:
-                raise NoChamber("the store has no chamber of that name")
-            for key, value in ((names.root, root), (names.header, header)):
-                archive.add(key, value)
+            async with snapshot(storage, names) as taken:
+                await _copy_chunks(storage, names, archive, progress)
+            archive.add(names.root, taken.root)
+            archive.add(names.header, taken.header)
             size = archive.end()
             file.flush()
             await asyncio.to_thread(os.fsync, descriptor)
             # A hard link, unlike a renaming, never replaces what is there.
             os.link(temporary, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
             return size
     except FileExistsError:
         raise Conflict(f"{path} is there already") from None
@@ -167,16 +160,13 @@ async def _copy_chunks(
     storage: StorageProvider,
     names: Names,
     archive: _ArchiveWriter,
-    copied: set[bytes],
     progress: Callable[[int], None],
 ) -> None:
     async for key in storage.list_keys(names.objects):
-        if key not in copied:
-            value = await storage.retrieve(key)
-            if value is not None:  # else it was removed since it was listed
-                await asyncio.to_thread(archive.add, key, value)
-                copied.add(key)
-                progress(len(value))
+        value = await storage.retrieve(key)
+        if value is not None:  # else it was removed since it was listed, and the state does not need it
+            await asyncio.to_thread(archive.add, key, value)
+            progress(len(value))
 
 
 def _check(file: BinaryIO) -> None:
@@ -213,11 +203,3 @@ def _records(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
         yield key, value
     if not hmac.compare_digest(file.read(_DIGEST_SIZE + 1), digest.digest()):
         raise DamagedError("the file was changed")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

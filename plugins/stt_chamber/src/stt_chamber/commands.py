@@ -16,21 +16,28 @@ import click
 
 from stt_chamber.archive import export_chamber, import_chamber
 from stt_chamber.chamber import Chamber
-from stt_chamber.errors import NoChamber
+from stt_chamber.errors import DamagedError, NoChamber, RollbackDetected, StoreRefused
+from stt_chamber.files import create_private
 from stt_chamber.header import Header
 from stt_chamber.keys import Passphrase, Seed, namespace
 from stt_chamber.ledger import Names
+from stt_chamber.peer_stores import open_store
 from stt_chamber.rekey import rekey, rekey_data
-from stt_chamber.seen import SeenPosition
+from stt_chamber.seen import SeenPlace, SeenPosition
+from stt_chamber.serve_command import serve
+from stt_chamber.sizes import parse_size
+from stt_chamber.sync import sync
 from stt_chamber.upkeep import check, repair
-from stt_core import decode_seed, load_plugins
+from stt_core import decode_seed
 from stt_core.errors import ConfigError, StorageError
 from stt_core.interfaces import ExitStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from stt_chamber.keys import Secret
+    from stt_chamber.root import Position
     from stt_core.interfaces import CommandContext, StorageProvider
 
 STORE_VARIABLE: Final = "STT_CHAMBER_STORE"
@@ -46,11 +53,6 @@ LISTED_AT_A_TIME: Final = 1000
 """Keys that are listed at a time."""
 
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
-_UNITS: Final[dict[str, int]] = {"": 1} | {
-    letter + suffix: base**exponent
-    for exponent, letter in enumerate("KMGT", 1)
-    for suffix, base in (("", 1000), ("i", 1024))
-}
 
 
 @attrs.frozen
@@ -61,36 +63,64 @@ class _Place:
     store: str = attrs.field(repr=False)  # it may have a password, so no message shows it
     name: str
     passphrase_file: Path | None
+    session_seed_file: Path | None
 
     def secrets(self) -> list[Secret]:
         if self.passphrase_file is not None:
             return [_read_passphrase(self.passphrase_file)]
         return [Seed(seed) for seed in self.context.shared_seeds()]
 
-    @contextlib.asynccontextmanager
-    async def storage(self) -> AsyncIterator[StorageProvider]:
-        storage = load_plugins().store(self.store)(self.store)
-        try:
-            yield storage
-        finally:
-            await storage.close()
+    def session_seeds(self) -> Sequence[bytes]:
+        """Return the seeds for sessions with peers."""
+        if self.session_seed_file is not None:
+            return [_read_seed(self.session_seed_file).value]
+        return self.context.shared_seeds()
+
+    def storage(self, url: str = "") -> AbstractAsyncContextManager[StorageProvider]:
+        """Open the store of the chamber, or another one."""
+        return open_store(url or self.store, self.context, self.session_seeds)
+
+    async def seen(self, storage: StorageProvider, url: str = "") -> SeenPosition:
+        """Return where the last state is kept that a command saw of the store of the chamber, or of another one."""
+        return SeenPosition(await self.chamber_id(storage, url), url or self.store)
+
+    def seen_place(self, url: str = "") -> SeenPlace:
+        """Return where it is kept which chamber the last command saw in the store, or in another one."""
+        return SeenPlace(url or self.store, self.name)
+
+    async def last_position(self, storage: StorageProvider) -> Position | None:
+        """Return the last state that a command saw, though the header may not be whole; None if there is none."""
+        names = Names(namespace(self.name))
+        chamber_id = self.seen_place().load()
+        for key in (names.header, names.header_copy):
+            if chamber_id is None:
+                with contextlib.suppress(DamagedError):
+                    chamber_id = Header.decode(await storage.retrieve(key) or b"").chamber_id
+        return None if chamber_id is None else SeenPosition(chamber_id, self.store).load()
 
     @contextlib.asynccontextmanager
     async def chamber(self) -> AsyncIterator[Chamber]:
         """Open the chamber, unless the store shows an earlier state than the last command saw."""
         async with self.storage() as storage:
-            seen = SeenPosition(await self.chamber_id(storage))
+            seen = await self.seen(storage)
             async with await Chamber.open(storage, self.secrets(), name=self.name, expected=seen.load()) as chamber:
+                self.seen_place().save(chamber.position.chamber_id)
                 try:
                     yield chamber
                 finally:
                     seen.save(chamber.position)
 
-    async def chamber_id(self, storage: StorageProvider) -> bytes:
+    async def chamber_id(self, storage: StorageProvider, url: str = "") -> bytes:
         header = await storage.retrieve(Names(namespace(self.name)).header)
         if header is None:
             raise NoChamber("there is no chamber of that name in the store: 'stt chamber init' makes one")
-        return Header.decode(header).chamber_id
+        found = Header.decode(header).chamber_id
+        if self.seen_place(url).load() not in (None, found):
+            raise RollbackDetected(
+                "the store has another chamber than the one that was seen there: "
+                "'stt chamber info --accept-rollback' trusts it"
+            )
+        return found
 
 
 @click.group()
@@ -110,16 +140,33 @@ def _command(function: Callable[..., Awaitable[ExitStatus]]) -> click.Command:
     )
     @click.option("--name", default="", help="Which chamber, where the store has several.")
     @click.option("--passphrase-file", type=_FILE, metavar="FILE", help="Open with the passphrase in FILE, not a seed.")
+    @click.option(
+        "--session-seed",
+        "session_seed_file",
+        type=_FILE,
+        metavar="FILE",
+        help="The seed for sessions with the peer that has the store, if it is not that of the chamber.",
+    )
     @click.pass_obj
     @functools.wraps(function)
     def run(
-        context: CommandContext, /, *, store: str, name: str, passphrase_file: Path | None, **arguments: Any
+        context: CommandContext,
+        /,
+        *,
+        store: str,
+        name: str,
+        passphrase_file: Path | None,
+        session_seed_file: Path | None,
+        **arguments: Any,
     ) -> None:
-        place = _Place(context, store, name, passphrase_file)
+        place = _Place(context, store, name, passphrase_file, session_seed_file)
 
         async def main() -> ExitStatus:
             try:
                 return await function(place, **arguments)
+            except StoreRefused as error:
+                context.note(f"stt: {error}")
+                return ExitStatus.REFUSED
             except OSError as error:  # of a file, or of standard input and output
                 raise StorageError(f"{error.filename or 'standard input or output'}: {error.strerror}") from error
 
@@ -128,28 +175,19 @@ def _command(function: Callable[..., Awaitable[ExitStatus]]) -> click.Command:
     return chamber.command(name=function.__name__.strip("_"))(run)
 
 
-def _parse_size(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
-    if text is None:
-        return None
-    number = text.rstrip("KMGTi")
-    unit = text[len(number) :]
-    if not number.isdecimal() or unit not in _UNITS:
-        raise click.BadParameter(f"{text!r} is no size, such as 500M or 2G")
-    return int(number) * _UNITS[unit]
-
-
 # Values
 
 
 @_command
-@click.option("--quota", callback=_parse_size, metavar="SIZE", help="What all values together may have, as in 2G.")
+@click.option("--quota", callback=parse_size, metavar="SIZE", help="What all values together may have, as in 2G.")
 async def init(place: _Place, quota: int | None) -> ExitStatus:
     """Make a chamber that the seed, or the passphrase, opens."""
     async with place.storage() as storage:
         made = await Chamber.create(storage, place.secrets(), name=place.name, quota=quota)
         async with made:
             info = await made.info()
-            SeenPosition(info.chamber_id).save(made.position)
+            SeenPosition(info.chamber_id, place.store).save(made.position)
+            place.seen_place().save(info.chamber_id)
     place.context.report("chamber", f"made the chamber {info.chamber_id.hex()}", chamber=info.chamber_id.hex())
     return ExitStatus.DONE
 
@@ -229,8 +267,9 @@ async def delete(place: _Place, key: str) -> ExitStatus:
 async def info(place: _Place, *, accept_rollback: bool) -> ExitStatus:
     """Show how much a chamber holds, and who may open it."""
     if accept_rollback:
+        place.seen_place().forget()
         async with place.storage() as storage:
-            SeenPosition(await place.chamber_id(storage)).forget()
+            (await place.seen(storage)).forget()
     async with place.chamber() as opened:
         found = await opened.info()
         sequence = opened.position.sequence
@@ -274,13 +313,18 @@ async def _check(place: _Place) -> ExitStatus:
 
 
 @_command
-async def _repair(place: _Place) -> ExitStatus:
+@click.option(
+    "--accept-rollback", is_flag=True, help="Go back to an earlier state than was seen, if that alone is whole."
+)
+async def _repair(place: _Place, *, accept_rollback: bool) -> ExitStatus:
     """Keep what is whole, forget what is not, and remove what belongs to nothing."""
     async with place.storage() as storage:
+        expected = None if accept_rollback else await place.last_position(storage)
         with place.context.progress("repair", 0) as advance:
-            report = await repair(storage, place.secrets(), name=place.name, progress=advance)
+            report = await repair(storage, place.secrets(), name=place.name, expected=expected, progress=advance)
         async with await Chamber.open(storage, place.secrets(), name=place.name) as opened:
-            SeenPosition((await opened.info()).chamber_id).save(opened.position)
+            SeenPosition(opened.position.chamber_id, place.store).save(opened.position)
+            place.seen_place().save(opened.position.chamber_id)
     for damage in report.lost:
         place.context.report("lost", f"lost {damage.what}: {damage.reason}", what=damage.what, reason=damage.reason)
     place.context.report(
@@ -345,8 +389,63 @@ async def _import(place: _Place, file: Path) -> ExitStatus:
         size = file.stat().st_size  # noqa: ASYNC240  one call
         with place.context.progress(file.name, size) as advance:
             await import_chamber(storage, file, name=place.name, progress=advance)
+    place.seen_place().forget()  # whichever was there before
     place.context.report("imported", f"imported {file}", path=str(file))
     return ExitStatus.DONE
+
+
+@_command
+@click.argument("other", metavar="URL")
+async def _sync(place: _Place, other: str) -> ExitStatus:
+    """Make the chamber and its replica in the store at URL the same; the one that is missing is made.
+
+    URL is that of any store, or of one that a peer serves, as in stt+udp://NODE_ID@host:4433. Where both changed one
+    value, the newer one is kept, and the other one under a new key. What is interrupted goes on when the command is
+    given again.
+    """
+    urls = (place.store, other)
+    async with place.storage() as mine, place.storage(other) as theirs:
+        expected = [await _last_seen(place, storage, url) for storage, url in zip((mine, theirs), urls, strict=True)]
+        with place.context.progress("sync", 0) as advance:
+            report = await sync(
+                mine,
+                theirs,
+                place.secrets(),
+                name=place.name,
+                expected=(expected[0], expected[1]),
+                progress=advance,
+            )
+    for url, position in zip(urls, report.positions, strict=True):
+        SeenPosition(position.chamber_id, url).save_replica(position)
+        place.seen_place(url).save(position.chamber_id)
+    for conflict in report.conflicts:
+        place.context.report(
+            "conflict",
+            f"both had changed {conflict.key}: the older value is {conflict.kept_as}",
+            key=conflict.key,
+            kept_as=conflict.kept_as,
+        )
+    received, sent = report.copied
+    place.context.report(
+        "synchronised",
+        f"{sent} bytes sent, {received} received, {report.taken} changes merged, {len(report.conflicts)} conflicts",
+        sent=sent,
+        received=received,
+        merged=report.taken,
+        conflicts=len(report.conflicts),
+        sequence=report.positions[1].sequence,
+    )
+    return ExitStatus.DONE
+
+
+async def _last_seen(place: _Place, storage: StorageProvider, url: str) -> Position | None:
+    try:
+        return (await place.seen(storage, url)).load()
+    except NoChamber:
+        return None
+
+
+chamber.add_command(serve)
 
 
 # Internals
@@ -385,9 +484,9 @@ def _replaced(path: Path) -> Iterator[BinaryIO]:
     """Give a file that gets its name only when the context ends without an error."""
     temporary = path.with_name(f".{path.name}.{random.token_hex(8)}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = create_private(temporary)
         try:
-            with open(descriptor, "wb") as file:  # noqa: PTH123  of a descriptor, for its permissions
+            with os.fdopen(descriptor, "wb") as file:
                 yield file
             temporary.replace(path)
         finally:

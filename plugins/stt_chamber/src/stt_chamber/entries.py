@@ -20,6 +20,9 @@ BYTES: Final = 0
 VALUE: Final = 1
 """The kind of a value in STT serialization."""
 
+ADDRESS_PREFIX: Final = "sha3-256:"
+"""What the keys of values begin with that are stored under the hash of their content."""
+
 Run: TypeAlias = dict[bytes, bytes]
 """Encoded entries by key (UTF-8); an empty one says that the key was deleted."""
 

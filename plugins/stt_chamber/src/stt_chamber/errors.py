@@ -6,11 +6,14 @@
     |-- LocalError
     |   |-- KeyMissing             nothing is stored under the key
     |   |-- Conflict               another change came first
+    |   |-- NotAReplica            two stores hold different chambers
     |   `-- QuotaExceeded          the chamber would hold more than it may
     |-- CryptoError
     |   `-- WrongSecret            the seed or passphrase opens nothing here
     `-- StorageError               the backend failed: full, read-only, locked or gone
         |-- NoChamber              there is none in this store
+        |-- StoreRefused           the peer that has the store does not allow it
+        |-- StoreFull              the store of the peer has no room
         `-- DamagedError           something is missing, changed or no chamber's
             `-- RollbackDetected   it is genuine, but older than what was seen before
 
@@ -38,6 +41,10 @@ class Conflict(LocalError):
     """Another change came first; look again and decide anew."""
 
 
+class NotAReplica(LocalError):
+    """Two stores that were to be synchronised hold different chambers."""
+
+
 class QuotaExceeded(LocalError):
     """The values would take more bytes than the chamber may hold; nothing was changed."""
 
@@ -48,6 +55,14 @@ class WrongSecret(CryptoError):
 
 class NoChamber(StorageError):
     """The store has no chamber of that name."""
+
+
+class StoreRefused(StorageError):
+    """The peer that serves the store does not let this node do what it asks for."""
+
+
+class StoreFull(StorageError):
+    """The store would hold more than the peer that serves it allows; nothing was changed."""
 
 
 class DamagedError(StorageError):

@@ -93,6 +93,10 @@ class Header:
             chamber_id, generation, recipients, data[:end], data[end : end + _SALT_SIZE], data[end + _SALT_SIZE :]
         )
 
+    def opens_alike(self, other: Header) -> bool:
+        """Return whether two headers are of one generation with the same recipients; data keys may differ."""
+        return self._front == other._front
+
     def unlock(self, secrets: Sequence[Secret]) -> UnlockedHeader:
         """Return the header with its keys; blocks where there is a passphrase among the secrets.
 
@@ -161,6 +165,15 @@ class UnlockedHeader:
         """Return the bytes of a header that has forgotten all data keys but the newest."""
         epoch = self.keyring.epoch
         return self._encode(self.header.recipients, self._master_key, {epoch: self.keyring.data_keys()[epoch]})
+
+    def with_data_keys_of(self, keyring: Keyring) -> bytes:
+        """Return the bytes of this header, of the same generation, with the data keys of another besides its own.
+
+        It is for the time in which one state of a replica takes the place of another, under other data keys.
+        """
+        keys = {**keyring.data_keys(), **self.keyring.data_keys()}
+        header = self.header
+        return _encode_header(header.chamber_id, header.generation, header.recipients, self._master_key, keys)
 
     def _encode(self, recipients: Sequence[Recipient], master_key: bytes, data_keys: Mapping[int, bytes]) -> bytes:
         return _encode_header(self.header.chamber_id, self.header.generation + 1, recipients, master_key, data_keys)

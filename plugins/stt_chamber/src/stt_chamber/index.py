@@ -6,6 +6,7 @@ listed by the directory. Pages and segments are objects, and so never change: a 
 
 from __future__ import annotations
 
+import asyncio
 import bisect
 import contextlib
 from collections import OrderedDict
@@ -19,7 +20,7 @@ from stt_core import deserialize_stt, serialize_stt
 from stt_core.errors import SerializationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Container, Sequence
 
     from stt_chamber.objects import ObjectStore
     from stt_chamber.root import Root
@@ -32,6 +33,8 @@ MIN_PAGE_SIZE: Final = 4 * 1024
 
 CACHED_PAGES: Final = 256
 """Pages that are kept in memory, some 20 KiB each."""
+
+_READ_TOGETHER: Final = 16  # pages
 
 
 @attrs.frozen
@@ -77,7 +80,13 @@ class Pages:
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
+        self._nearer: ObjectStore | None = None
+        self._are_nearer: Container[bytes] = ()
         self._cached: OrderedDict[bytes, Run] = OrderedDict()
+
+    def look_first(self, objects: ObjectStore, object_ids: Container[bytes]) -> None:
+        """Read these pages from another store that has them, as a replica has, as long as it has them."""
+        self._nearer, self._are_nearer = objects, object_ids
 
     async def load(self, page: Reference) -> Run:
         """Return the entries of a page; not to be changed.
@@ -87,13 +96,19 @@ class Pages:
         """
         run = self._cached.get(page.object_id)
         if run is None:
-            run = decode_run(await self._objects.read(page))
+            run = decode_run(await self._read(page))
             self._cached[page.object_id] = run
             if len(self._cached) > CACHED_PAGES:
                 self._cached.popitem(last=False)
         else:
             self._cached.move_to_end(page.object_id)
         return run
+
+    async def _read(self, page: Reference) -> bytes:
+        if self._nearer is not None and page.object_id in self._are_nearer:
+            with contextlib.suppress(DamagedError):
+                return await self._nearer.read(page)
+        return await self._objects.read(page)
 
 
 class View:
@@ -112,6 +127,10 @@ class View:
         self.directory = directory
         self._pages = pages
 
+    def parts(self) -> tuple[Reference, ...]:
+        """Return all objects that the index is in."""
+        return (*self.root.segments, *self.root.directories, *self.directory.pages)
+
     async def find(self, key: bytes) -> Entry | None:
         """Return the entry of a key, expired or not; None where there is none.
 
@@ -125,6 +144,19 @@ class View:
             page = await self._pages.load(self.directory.pages[self.directory.slot(key)])
             data = page.get(key)
         return Entry.decode(data) if data else None
+
+    async def keys_outside(self, shared: Container[bytes]) -> set[bytes]:
+        """Return all keys, deleted ones too, but for those that only these pages have, given by their object ids.
+
+        Raises:
+            DamagedError: A page is missing or was changed.
+        """
+        keys = {*self.segments, *self.root.tail}
+        pages = [page for page in self.directory.pages if page.object_id not in shared]
+        for start in range(0, len(pages), _READ_TOGETHER):
+            for run in await asyncio.gather(*map(self._pages.load, pages[start : start + _READ_TOGETHER])):
+                keys.update(run)
+        return keys
 
     async def entries(self, start: bytes = b"") -> AsyncIterator[tuple[bytes, Entry]]:
         """Iterate over all entries from the key ``start`` on, expired ones too, in order of their keys.

@@ -19,7 +19,9 @@ from stt_chamber.header import Header
 from stt_chamber.index import Pages, View, merge_segments, read_directory
 from stt_chamber.objects import ObjectStore
 from stt_chamber.root import DIGEST_SIZE, Position, Root, UnknownEpoch, digest_of
-from stt_core.errors import STTError
+from stt_chamber.snapshots import is_being_read
+from stt_chamber.tasks import run_together
+from stt_core.errors import StorageError, STTError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -27,13 +29,23 @@ if TYPE_CHECKING:
     from stt_chamber.entries import Reference
     from stt_chamber.header import UnlockedHeader
     from stt_chamber.keys import Secret
+    from stt_chamber.root import Mark
     from stt_core.interfaces import StorageProvider, Version
 
 MAX_TAIL_SIZE: Final = 16 * 1024
 """Bytes of changes that the root holds itself."""
 
-MAX_SEGMENTS: Final = 32
-"""Segments after which they are merged into the pages."""
+MAX_SEGMENTS: Final = 128
+"""Segments after which they are merged into the pages: more are more memory, fewer write each page more often."""
+
+MAX_SEGMENTS_SIZE: Final = 4 << 20
+"""Bytes of segments after which they are merged, however few they are: those of large batches are large."""
+
+MAX_HELD: Final = 10_000
+"""Objects that wait to be removed while somebody reads an earlier state; more become orphans."""
+
+_READ_TOGETHER: Final = 16  # segments
+_TRIES: Final = 16  # to read a state before others replace it
 
 _LONGEST_PAUSE: Final = 0.25  # seconds between two tries to win against other processes
 
@@ -71,6 +83,11 @@ class Names:
         """What the keys of all chunks begin with."""
         return self.namespace + b"o"
 
+    @property
+    def snapshots(self) -> bytes:
+        """What the keys of the records of those begin with who read one state."""
+        return self.namespace + b"s"
+
 
 class Collected(Conflict):
     """A value that is being written may have been taken for an orphan."""
@@ -95,6 +112,9 @@ class Draft:
         self.quota: int | None = before.quota
         self.fence: int = before.fence
         self.generation: int = before.generation
+        self.marks: tuple[Mark, ...] = before.marks
+        self.sequence: int = before.sequence
+        """That of the state before, or more where the next one is to have a higher number than it would get."""
         self.changes: Run = {}
         self.released: list[Reference] = []
 
@@ -102,8 +122,8 @@ class Draft:
     def is_changed(self) -> bool:
         """Whether there is anything to write."""
         root = self.root
-        before = (root.quota, root.fence, root.generation)
-        return bool(self.changes) or before != (self.quota, self.fence, self.generation)
+        before = (root.quota, root.fence, root.generation, root.marks, root.sequence)
+        return bool(self.changes) or before != (self.quota, self.fence, self.generation, self.marks, self.sequence)
 
     async def find_any(self, key: bytes) -> Entry | None:
         """Return the entry of a key, expired or not."""
@@ -169,6 +189,7 @@ class Draft:
         """Take over a draft that was begun with this one."""
         self.revision, self.count, self.size = draft.revision, draft.count, draft.size
         self.quota, self.fence, self.generation = draft.quota, draft.fence, draft.generation
+        self.marks, self.sequence = draft.marks, draft.sequence
         self.changes.update(draft.changes)
         self.released += draft.released
 
@@ -231,6 +252,10 @@ class Ledger:
         self._worker: asyncio.Task[None] | None = None
         self._pins: dict[bytes, int] = {}
         self._doomed: dict[bytes, Reference] = {}
+        # Objects that are not needed any more, but for an earlier state that somebody else may be reading.
+        self._held: list[Reference] = []
+        self._loads = 0  # of the root
+        self._unread_at = -1  # how many there were when nobody read an earlier state
 
     @property
     def position(self) -> Position:
@@ -260,16 +285,18 @@ class Ledger:
         """Return what ``read`` returns of the newest state; again if that was replaced while it was read.
 
         Raises:
+            Conflict: It was replaced again and again.
             DamagedError: What it needs is missing, though the state is still the newest.
             StorageError: The store failed.
         """
-        while True:
+        for _ in range(_TRIES):
             view = await self.refresh()
             try:
                 return await read(view)
             except DamagedError:
                 if await self.refresh() is view:
                     raise
+        raise Conflict("others change the chamber faster than it can be read: try again")
 
     async def change(self, operation: Callable[[Draft], Awaitable[T]]) -> T:
         """Make the next state; return what the operation returns, once the state is stored.
@@ -305,7 +332,19 @@ class Ledger:
             del self._pins[reference.object_id]
             doomed = self._doomed.pop(reference.object_id, None)
             if doomed is not None:
-                await self.objects.remove([doomed])
+                await self._remove([doomed])
+
+    def doomed(self) -> Sequence[Reference]:
+        """Return the objects that nothing refers to any more, but that are still read here."""
+        return tuple(self._doomed.values())
+
+    async def is_being_read(self) -> bool:
+        """Return whether somebody reads an earlier state, so that nothing may be removed which that may need.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        return await is_being_read(self.storage, self.names, self.clock())
 
     async def reload_header(self) -> None:
         """Read the header anew.
@@ -400,14 +439,14 @@ class Ledger:
         for segment in covered:
             self._segment_runs.pop(segment.object_id, None)
         await self.copy_root()
-        await self.objects.remove(rewritten.replaced)
+        await self._remove(rewritten.replaced)
 
     async def store_root(self, view: View, root: Root) -> bool:
         """Store the state that follows on ``view``; return whether no other came first.
 
         Args:
             view: The newest state, as it is known.
-            root: The next one; its sequence and its link to the one before are set here.
+            root: The next one; its link to the one before is set here, and its sequence is raised above that of both.
 
         Raises:
             StorageError: The store failed; the state may have been stored.
@@ -415,7 +454,8 @@ class Ledger:
         async with self._root_lock:
             if self._view is not view:
                 return False
-            root = attrs.evolve(root, sequence=view.root.sequence + 1, previous=self._position.digest)
+            sequence = max(view.root.sequence, root.sequence) + 1
+            root = attrs.evolve(root, sequence=sequence, previous=self._position.digest)
             new_view = await self._view_of(root)
             data = root.seal(self.unlocked.keyring)
             version = await self.storage.store_if(self.names.root, data, self._version)
@@ -448,6 +488,7 @@ class Ledger:
                     raise
                 continue
             self._remember(view, version, data)
+            self._loads += 1
             return view
 
     async def _open(self, data: bytes) -> Root:
@@ -460,12 +501,7 @@ class Ledger:
             await self.reload_header()
             if root.generation > self.unlocked.header.generation:
                 raise RollbackDetected("the header is older than the root")
-        known = self._position
-        if (
-            root.sequence < known.sequence
-            or (root.sequence == known.sequence and digest_of(data) != known.digest)
-            or (root.sequence == known.sequence + 1 and root.previous != known.digest)
-        ):
+        if not self._position.leads_to(root, data):
             raise RollbackDetected("the store shows an earlier state of the chamber than before, or another history")
         return root
 
@@ -480,19 +516,23 @@ class Ledger:
         if old is not None and old.root.segments == root.segments:
             segments = old.segments
         else:
-            runs = {}
-            for reference in root.segments:
-                run = self._segment_runs.get(reference.object_id)
-                if run is None:
-                    run = decode_run(await self.objects.read(reference))
-                runs[reference.object_id] = run
+            await self._load_segments(root.segments)
+            self._segment_runs = {each.object_id: self._segment_runs[each.object_id] for each in root.segments}
+            for run in self._segment_runs.values():
                 segments.update(run)
-            self._segment_runs = runs
         if old is not None and old.root.directories == root.directories:
             directory = old.directory
         else:
             directory = await read_directory(root.directories, self.objects)
         return View(root, segments, directory, self.pages)
+
+    async def _load_segments(self, segments: Sequence[Reference]) -> None:
+        async def load(segment: Reference) -> None:
+            self._segment_runs[segment.object_id] = decode_run(await self.objects.read(segment))
+
+        missing = [segment for segment in segments if segment.object_id not in self._segment_runs]
+        for start in range(0, len(missing), _READ_TOGETHER):
+            await run_together(map(load, missing[start : start + _READ_TOGETHER]))
 
     async def _work(self) -> None:
         while self._requests:
@@ -506,7 +546,7 @@ class Ledger:
             # What follows is no part of the change: where it fails, orphans stay behind, and the next one tries again.
             # It may fail by a wrong secret, too: another process may change the header at any time.
             with contextlib.suppress(STTError):
-                if self._view is not None and len(self._view.root.segments) >= MAX_SEGMENTS:
+                if self._view is not None and _must_be_merged(self._view.root.segments):
                     await self.merge()
             await self._remove(released)
 
@@ -539,7 +579,7 @@ class Ledger:
                     return draft.released
                 # As others came first again and again, wait longer: Ethernet's binary exponential back-off.
                 attempt += 1
-                await asyncio.sleep(random.uniform(0, min(0.001 * 2**attempt, _LONGEST_PAUSE)))  # noqa: S311
+                await asyncio.sleep(random.uniform(0, min(0.001 * 2**attempt, _LONGEST_PAUSE)))  # noqa: S311  no secret
 
     async def _store_draft(self, view: View, draft: Draft) -> bool:
         root = attrs.evolve(
@@ -550,6 +590,8 @@ class Ledger:
             size=draft.size,
             quota=draft.quota,
             fence=draft.fence,
+            marks=draft.marks,
+            sequence=draft.sequence,
         )
         tail = {**root.tail, **draft.changes}
         if weight(tail) <= MAX_TAIL_SIZE:
@@ -559,7 +601,7 @@ class Ledger:
         if await self.store_root(view, attrs.evolve(root, segments=(*root.segments, segment), tail={})):
             await self.copy_root()
             return True
-        del self._segment_runs[segment.object_id]
+        self._segment_runs.pop(segment.object_id, None)  # gone already where the root was loaded meanwhile
         await self.objects.remove([segment])
         return False
 
@@ -568,4 +610,19 @@ class Ledger:
             if reference.object_id in self._pins:
                 self._doomed[reference.object_id] = reference
             else:
-                await self.objects.remove([reference])
+                self._held.append(reference)
+        # Who begins to read makes this ledger load the root before its next change: then, and only then, ask anew.
+        loads = self._loads
+        if self._held and self._unread_at != loads:
+            with contextlib.suppress(StorageError):
+                if not await self.is_being_read():
+                    self._unread_at = loads
+        if self._unread_at == self._loads:
+            held, self._held = self._held, []
+            await self.objects.remove(held)
+        else:
+            del self._held[:-MAX_HELD]
+
+
+def _must_be_merged(segments: Sequence[Reference]) -> bool:
+    return len(segments) >= MAX_SEGMENTS or sum(segment.size for segment in segments) >= MAX_SEGMENTS_SIZE

@@ -7,6 +7,7 @@ the padding, how long a value exactly is.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import secrets
@@ -34,6 +35,9 @@ MIN_PADDED_SIZE: Final = 256
 
 CHUNKS_PER_COMMIT: Final = 32
 """Chunks that are handed to the store at a time, and so what a writer keeps in memory."""
+
+CHUNKS_READ_TOGETHER: Final = 8
+"""Chunks that a reader asks the store for at a time, and keeps in memory."""
 
 _NONCE: Final = struct.Struct(">3xQ?")
 
@@ -69,6 +73,17 @@ class ObjectStore:
         self._prefix = prefix
         self.keyring = keyring
 
+    def name(self, reference: Reference, index: int) -> bytes:
+        """Return the key in the store of a chunk of an object.
+
+        Raises:
+            DamagedError: Its data key is gone.
+        """
+        try:
+            return self._prefix + self.keyring.chunk_name(reference.epoch, reference.object_id, index)
+        except KeyError:
+            raise _unknown_data_key(reference) from None
+
     def names(self, reference: Reference) -> Iterator[bytes]:
         """Iterate over the keys in the store of all chunks of an object.
 
@@ -76,7 +91,7 @@ class ObjectStore:
             DamagedError: Its data key is gone.
         """
         for index in range(chunk_count(reference.size)):
-            yield self._name(reference, index)
+            yield self.name(reference, index)
 
     async def write(self, data: Buffer) -> Reference:
         """Store bytes as a new object.
@@ -136,11 +151,22 @@ class ObjectStore:
         """
         cipher = self._cipher(reference)
         count = chunk_count(reference.size)
-        for index in range(start // CHUNK_SIZE, -(-stop // CHUNK_SIZE)):
-            sealed = await self._storage.retrieve(self._name(reference, index))
+        async for index, sealed in self._sealed(reference, range(start // CHUNK_SIZE, -(-stop // CHUNK_SIZE))):
             chunk = _open_chunk(cipher, sealed, index, count)
             offset = index * CHUNK_SIZE
             yield chunk[max(start - offset, 0) : stop - offset]
+
+    async def sealed_chunk(self, reference: Reference, index: int) -> bytes:
+        """Return a chunk as it lies in the store, once it is seen that it is whole.
+
+        Raises:
+            DamagedError: It is missing or was changed.
+            StorageError: The store failed.
+        """
+        sealed = await self._storage.retrieve(self.name(reference, index))
+        _open_chunk(self._cipher(reference), sealed, index, chunk_count(reference.size))
+        assert sealed is not None  # it was opened
+        return sealed
 
     async def check(self, reference: Reference) -> None:
         """Open every chunk of an object, padding included.
@@ -152,8 +178,8 @@ class ObjectStore:
         cipher = self._cipher(reference)
         count = chunk_count(reference.size)
         padded = 0
-        for index, name in enumerate(self.names(reference)):
-            padded += len(_open_chunk(cipher, await self._storage.retrieve(name), index, count))
+        async for index, sealed in self._sealed(reference, range(count)):
+            padded += len(_open_chunk(cipher, sealed, index, count))
         if padded != padded_size(reference.size):
             raise DamagedError("an object has another size than its reference says")
 
@@ -163,11 +189,14 @@ class ObjectStore:
             with contextlib.suppress(StorageError):
                 await _remove(self._storage, self.names(reference))
 
-    def _name(self, reference: Reference, index: int) -> bytes:
-        try:
-            return self._prefix + self.keyring.chunk_name(reference.epoch, reference.object_id, index)
-        except KeyError:
-            raise _unknown_data_key(reference) from None
+    async def _sealed(self, reference: Reference, indexes: range) -> AsyncIterator[tuple[int, bytes | None]]:
+        """Iterate over chunks as they lie in the store; several are on their way at a time, as it may be far."""
+        for start in range(0, len(indexes), CHUNKS_READ_TOGETHER):
+            some = indexes[start : start + CHUNKS_READ_TOGETHER]
+            names = [self.name(reference, index) for index in some]
+            found = await asyncio.gather(*map(self._storage.retrieve, names))
+            for item in zip(some, found, strict=True):
+                yield item
 
     def _cipher(self, reference: Reference) -> AESGCM:
         try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 import struct
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import attrs
 from cryptography.exceptions import InvalidTag
@@ -22,6 +23,9 @@ VERSION: Final = 1
 
 DIGEST_SIZE: Final = 32
 """Bytes of the SHA3-256 of a root."""
+
+MAX_MARKS: Final = 16
+"""Marks that a root has at most; the oldest goes first."""
 
 _FRONT: Final = struct.Struct(">BI16s")
 _LENGTH: Final = struct.Struct(">I")
@@ -41,6 +45,44 @@ class Position:
     """Counts the states from 1."""
     digest: bytes
     """SHA3-256 of the root as it lies in the store."""
+
+    def leads_to(self, root: Root, data: bytes) -> bool:
+        """Return whether a root, which lies in the store as ``data``, is this state or may be a later one."""
+        if root.sequence == self.sequence:
+            return digest_of(data) == self.digest
+        if root.sequence == self.sequence + 1:
+            return root.previous == self.digest
+        return root.sequence > self.sequence
+
+
+@attrs.frozen
+class Mark:
+    """A state that two replicas once had in common; what either changed since has a higher revision."""
+
+    mark_id: bytes
+    """16 random bytes, drawn when the replicas were synchronised."""
+    revision: int
+    """That of the state."""
+    generation: int
+    """That of the header in that state."""
+    quota: int | None
+    """That of the state."""
+
+    def encode(self) -> list[Any]:
+        """Return the mark as STT serialization takes it."""
+        return [self.mark_id, self.revision, self.generation, self.quota]
+
+    @classmethod
+    def decode(cls, value: Any) -> Mark:
+        """Return the mark of its form in STT serialization.
+
+        Raises:
+            DamagedError: It is none.
+        """
+        match value:
+            case [bytes(mark_id), int(revision), int(generation), int() | None as quota] if len(mark_id) == 16:
+                return cls(mark_id, revision, generation, quota)
+        raise DamagedError("a mark is malformed")
 
 
 @attrs.frozen
@@ -69,23 +111,26 @@ class Root:
     """Runs of changes since the pages were written, oldest first."""
     tail: Run = attrs.field(repr=False)
     """The changes since the last segment."""
+    marks: tuple[Mark, ...] = ()
+    """States that this one descends from and that other replicas had, too; oldest first."""
 
     def seal(self, keyring: Keyring) -> bytes:
         """Return the root as it lies in the store."""
-        front = serialize_stt(
-            [
-                self.sequence,
-                self.previous,
-                self.generation,
-                self.revision,
-                self.count,
-                self.size,
-                self.quota,
-                self.fence,
-                [directory.encode() for directory in self.directories],
-                [segment.encode() for segment in self.segments],
-            ]
-        )
+        items: list[Any] = [
+            self.sequence,
+            self.previous,
+            self.generation,
+            self.revision,
+            self.count,
+            self.size,
+            self.quota,
+            self.fence,
+            [directory.encode() for directory in self.directories],
+            [segment.encode() for segment in self.segments],
+        ]
+        if self.marks:
+            items.append([mark.encode() for mark in self.marks])
+        front = serialize_stt(items)
         content = _LENGTH.pack(len(front)) + front + encode_run(self.tail)
         plain = _LENGTH.pack(len(content)) + content
         head = _FRONT.pack(VERSION, keyring.epoch, secrets.token_bytes(16))
@@ -133,7 +178,8 @@ class Root:
                 int(fence),
                 [*directories],
                 [*segments],
-            ]:
+                *marks,
+            ] if len(marks) <= 1:
                 return cls(
                     sequence,
                     previous,
@@ -146,8 +192,15 @@ class Root:
                     tuple(Reference.decode(directory) for directory in directories),
                     tuple(Reference.decode(segment) for segment in segments),
                     tail,
+                    _decode_marks(*marks),
                 )
         raise DamagedError("the root is malformed")
+
+
+def _decode_marks(items: object = ()) -> tuple[Mark, ...]:
+    if not isinstance(items, Sequence) or len(items) > MAX_MARKS:
+        raise DamagedError("the marks are malformed")
+    return tuple(Mark.decode(item) for item in items)
 
 
 def digest_of(data: bytes) -> bytes:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from stt_chamber.chamber import ADDRESS_PREFIX, Chamber
-from stt_chamber.entries import Entry, Run, decode_run
-from stt_chamber.errors import DamagedError, WrongSecret
+from stt_chamber.chamber import Chamber
+from stt_chamber.entries import ADDRESS_PREFIX, Entry, Run, decode_run
+from stt_chamber.errors import Conflict, DamagedError, RollbackDetected, WrongSecret
 from stt_chamber.header import Header
 from stt_chamber.index import Directory, read_directory, write_directories
 from stt_chamber.keys import namespace
 from stt_chamber.ledger import Ledger, Names
 from stt_chamber.objects import CHUNKS_PER_COMMIT, ObjectStore
 from stt_chamber.root import Root, digest_of
+from stt_chamber.snapshots import snapshot
 from stt_core.errors import CryptoError, StorageError
 
 if TYPE_CHECKING:
@@ -26,11 +28,11 @@ if TYPE_CHECKING:
     from stt_chamber.index import View
     from stt_chamber.keys import Keyring, Secret
     from stt_chamber.ledger import Draft
+    from stt_chamber.root import Position
     from stt_core.interfaces import StorageProvider
 
 # Far ahead of all states that may have been seen, so that a repaired chamber is not taken for an older one.
 _REPAIR_STEP: Final = 1 << 32
-_TRIES: Final = 3
 
 
 @attrs.frozen(order=True)
@@ -97,15 +99,13 @@ async def check(chamber: Chamber, progress: Callable[[int], None] = _ignore) -> 
         progress: Told of the bytes of each value that was checked.
 
     Raises:
+        Conflict: The store gave no answer for so long that others took this for dead.
         StorageError: The store failed.
     """
     ledger = chamber.ledger
-    for _ in range(_TRIES):
-        view = await ledger.refresh()
-        findings = await _find_damage(ledger, view, progress)
-        # What another process replaced while it was checked looks as if it were missing.
-        if not (findings.damaged or findings.spares) or await ledger.refresh() is view:
-            break
+    # Else what another process replaced meanwhile would look as if it were missing.
+    async with snapshot(ledger.storage, ledger.names, lambda: ledger.clock() / 1000):
+        findings = await _find_damage(ledger, await ledger.refresh(), progress)
     orphans = 0
     async for name in ledger.storage.list_keys(ledger.names.objects):
         orphans += name not in findings.names
@@ -116,6 +116,7 @@ async def collect(chamber: Chamber) -> int:
     """Remove the chunks that belong to nothing; return how many. A value that is being written may have to be redone.
 
     Raises:
+        Conflict: Somebody checks or exports an earlier state, which may need some of it: try again later.
         DamagedError: The index is not whole, so that it is not known what belongs to something.
         StorageError: The store failed.
     """
@@ -128,6 +129,10 @@ async def collect(chamber: Chamber) -> int:
 
     await ledger.change(fence)
     names = await ledger.consistently(lambda view: _names_in_use(ledger, view))
+    if await ledger.is_being_read():
+        raise Conflict("the chamber is being checked or exported: what belongs to nothing stays until that has ended")
+    for reference in ledger.doomed():
+        names.update(ledger.objects.names(reference))
     orphans = [name for name in listed if name not in names]
     for start in range(0, len(orphans), CHUNKS_PER_COMMIT):
         await ledger.storage.commit({}, orphans[start : start + CHUNKS_PER_COMMIT])
@@ -135,7 +140,12 @@ async def collect(chamber: Chamber) -> int:
 
 
 async def repair(
-    storage: StorageProvider, secrets: Sequence[Secret], *, name: str = "", progress: Callable[[int], None] = _ignore
+    storage: StorageProvider,
+    secrets: Sequence[Secret],
+    *,
+    name: str = "",
+    expected: Position | None = None,
+    progress: Callable[[int], None] = _ignore,
 ) -> RepairReport:
     """Make a chamber usable again: keep what is whole, forget what is not, remove orphans.
 
@@ -145,16 +155,20 @@ async def repair(
         storage: Where it is.
         secrets: One of them must open it.
         name: The one that it was made with.
+        expected: A state that was seen before. The copy of a root that is not whole is behind it, as a rule: to go back
+            to that is for the owner to decide, who then leaves this out.
         progress: As for :func:`check`.
 
     Raises:
+        RollbackDetected: What is whole is an earlier state than the expected one, or of another chamber; nothing was
+            changed.
         DamagedError: Neither the header nor the root is whole, nor the copy of it.
         WrongSecret: The secrets are not its.
         StorageError: The store failed.
     """
     names = Names(namespace(name))
-    lost = await _restore_from_copies(storage, names, secrets)
-    async with await Chamber.open(storage, secrets, name=name) as chamber:
+    lost = await _restore_from_copies(storage, names, secrets, expected)
+    async with await Chamber.open(storage, secrets, name=name, expected=expected) as chamber:
         ledger = chamber.ledger
         findings = await _find_damage(ledger, await ledger.refresh(), progress)
         lost += findings.damaged
@@ -166,7 +180,10 @@ async def repair(
         header = await storage.retrieve(names.header)
         assert header is not None  # it was opened
         await storage.store(names.header_copy, header)
-        return RepairReport(tuple(sorted(lost)), await collect(chamber))
+        orphans = 0
+        with contextlib.suppress(Conflict):  # there may be a check or an export that was killed just before
+            orphans = await collect(chamber)
+        return RepairReport(tuple(sorted(lost)), orphans)
 
 
 # Checking
@@ -281,22 +298,31 @@ async def _present(storage: StorageProvider, key: bytes) -> bytes:
 # Repairing
 
 
-async def _restore_from_copies(storage: StorageProvider, names: Names, secrets: Sequence[Secret]) -> list[Damage]:
+async def _restore_from_copies(
+    storage: StorageProvider, names: Names, secrets: Sequence[Secret], expected: Position | None
+) -> list[Damage]:
     """Put the copies of the header and the root in their places where these are not whole; return what is lost."""
     header = await storage.retrieve(names.header)
+    restored: bytes | None = None
     try:
         unlocked = await asyncio.to_thread(Header.decode(header or b"").unlock, secrets)
     except (DamagedError, WrongSecret) as error:
-        copy = await _present(storage, names.header_copy)
-        decoded = Header.decode(copy)
+        restored = await _present(storage, names.header_copy)
+        decoded = Header.decode(restored)
         unlocked = await asyncio.to_thread(decoded.unlock, secrets)
         if isinstance(error, WrongSecret) and Header.decode(header or b"").generation != decoded.generation:
             raise  # not damaged: the chamber was rekeyed, and these secrets open it no more
-        await storage.store(names.header, copy)
-    return await _restore_root(storage, names, unlocked.keyring)
+    if expected is not None and expected.chamber_id != unlocked.header.chamber_id:
+        raise RollbackDetected("the store has another chamber in the place of the expected one")
+    lost = await _restore_root(storage, names, unlocked.keyring, expected)
+    if restored is not None:
+        await storage.store(names.header, restored)
+    return lost
 
 
-async def _restore_root(storage: StorageProvider, names: Names, keyring: Keyring) -> list[Damage]:
+async def _restore_root(
+    storage: StorageProvider, names: Names, keyring: Keyring, expected: Position | None
+) -> list[Damage]:
     """Make the root one that can be opened: that of the copy if need be, without what is not whole of the index."""
     lost: list[Damage] = []
     try:
@@ -308,6 +334,9 @@ async def _restore_root(storage: StorageProvider, names: Names, keyring: Keyring
         root = Root.open(data, keyring)
         sequence = root.sequence + _REPAIR_STEP
         lost.append(Damage("the root, with the newest changes", str(error)))
+    if expected is not None and not expected.leads_to(root, data):
+        what = f"the root is not whole ({lost[0].reason}), and its copy" if lost else "the root"
+        raise RollbackDetected(f"{what} is of state {root.sequence}, but state {expected.sequence} was seen")
     objects = ObjectStore(storage, names.objects, keyring)
     segments = []
     for number, segment in enumerate(root.segments):
@@ -323,8 +352,14 @@ async def _restore_root(storage: StorageProvider, names: Names, keyring: Keyring
         directories = ()
         lost.append(Damage("the directory of the index, with all older values", str(error)))
     if lost:
+        # Without marks: what is lost here is none that was deleted, and a replica that still has it is to give it back.
         root = attrs.evolve(
-            root, sequence=sequence, previous=digest_of(data), segments=tuple(segments), directories=directories
+            root,
+            sequence=sequence,
+            previous=digest_of(data),
+            segments=tuple(segments),
+            directories=directories,
+            marks=(),
         )
         await storage.store(names.root, root.seal(keyring))
     return lost
@@ -340,7 +375,7 @@ async def _drop_parts(ledger: Ledger, parts: Sequence[Reference]) -> None:
         ledger.objects,
     )
     segments = tuple(segment for segment in view.root.segments if segment not in parts)
-    root = attrs.evolve(view.root, directories=directories, segments=segments)
+    root = attrs.evolve(view.root, directories=directories, segments=segments, marks=())  # as in _restore_root
     if not await ledger.store_root(view, root):
         raise StorageError("the chamber was changed by another process while it was repaired")
 
@@ -349,6 +384,7 @@ async def _forget(ledger: Ledger, keys: Sequence[bytes]) -> None:
     async def operation(draft: Draft) -> None:
         for key in keys:
             draft.changes[key] = b""
+            draft.marks = ()  # as in _restore_root
 
     await ledger.change(operation)
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from stt_chamber.backends.threads import StorageThread
-from stt_core.errors import ConfigError, StorageError
+from stt_chamber.files import create_private, path_of, sync_folder
+from stt_core.errors import StorageError
 from stt_core.interfaces import StorageCapabilities, StorageProvider, Version
 
 if TYPE_CHECKING:
@@ -52,9 +53,7 @@ class FileStorage(StorageProvider):
     capabilities = StorageCapabilities(durable=True, atomic_commit=False, shared=True)
 
     def __init__(self, url: str) -> None:
-        path = url.removeprefix("file://")
-        if path in ("", url) or "\0" in path:
-            raise ConfigError(f"{url!r} is not file:///path")
+        path = path_of(url, "file")
         self._folder = Path(path).absolute()
         self._thread = StorageThread(path)
         self._lock = -1
@@ -186,7 +185,7 @@ class FileStorage(StorageProvider):
                 continue
             for file in os.scandir(folder.path):
                 # One that is deleted meanwhile shows or not.
-                with contextlib.suppress(FileNotFoundError), open(file.path, "rb") as content:  # noqa: PTH123
+                with contextlib.suppress(FileNotFoundError), Path(file).open("rb") as content:
                     head = content.read(_HEAD.size)
                     yield self._decode_head(head + content.read(int.from_bytes(head[-2:])))[1]
 
@@ -229,7 +228,7 @@ class FileStorage(StorageProvider):
         for temporary, path in written:
             temporary.replace(path)
         for folder in {path.parent for _, path in written}:
-            _sync_folder(folder)
+            sync_folder(folder)
         return version
 
     def _make_folders(self, folders: set[Path]) -> None:
@@ -238,7 +237,7 @@ class FileStorage(StorageProvider):
         if new:
             for folder in new:
                 folder.mkdir(mode=0o700, exist_ok=True)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
             self._durable_folders |= new
 
     def _remove(self, keys: Sequence[bytes]) -> int:
@@ -252,7 +251,7 @@ class FileStorage(StorageProvider):
                 folders.add(path.parent)
                 removed += 1
         for folder in folders:
-            _sync_folder(folder)
+            sync_folder(folder)
         return removed
 
 
@@ -264,7 +263,7 @@ def _fits(key: bytes) -> bool:
 
 def _create(path: Path, data: bytes, files: contextlib.ExitStack) -> int:
     """Write a new file; return its descriptor, which is open as long as the stack."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = create_private(path)
     files.callback(os.close, descriptor)
     view = memoryview(data)
     while view:
@@ -277,12 +276,4 @@ def _make_folder(folder: Path) -> None:
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(folder.parent)

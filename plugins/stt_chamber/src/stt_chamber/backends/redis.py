@@ -15,14 +15,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from stt_chamber.backends.listing import KEYS_PER_PAGE, keys_with_prefix
 from stt_core.errors import ConfigError, StorageError
 from stt_core.interfaces import StorageCapabilities, StorageProvider, Version
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-
-LISTED_AT_A_TIME: Final = 1000
-"""Keys that a listing reads at a time."""
 
 # All in one slot of a cluster, since one script changes all of them.
 _KEYS: Final = b"{stt}keys"
@@ -103,19 +101,9 @@ class RedisStorage(StorageProvider):
         """Remove a key; return whether it was there."""
         return bool(await self._commit({}, [key]))
 
-    async def list_keys(self, prefix: bytes = b"") -> AsyncIterator[bytes]:
+    def list_keys(self, prefix: bytes = b"") -> AsyncIterator[bytes]:
         """Iterate over the keys that begin with a prefix, ascending."""
-        start = b"[" + prefix
-        while True:
-            with self._failures():
-                keys = await self._client.zrangebylex(_KEYS, start, b"+", 0, LISTED_AT_A_TIME)
-            for key in keys:
-                if not key.startswith(prefix):
-                    return
-                yield key
-            if len(keys) < LISTED_AT_A_TIME:
-                return
-            start = b"(" + keys[-1]
+        return keys_with_prefix(prefix, self._page)
 
     async def version(self, key: bytes) -> Version:
         """Return the version of a key's value; 0 when it is absent."""
@@ -137,6 +125,11 @@ class RedisStorage(StorageProvider):
         if not self._is_closed:
             self._is_closed = True
             await self._client.aclose()
+
+    async def _page(self, start: bytes) -> Sequence[bytes]:
+        with self._failures():
+            keys: list[bytes] = await self._client.zrangebylex(_KEYS, b"[" + start, b"+", 0, KEYS_PER_PAGE)
+            return keys
 
     async def _commit(self, puts: Mapping[bytes, bytes], deletes: Sequence[bytes]) -> int:
         with self._failures():

@@ -11,10 +11,13 @@ import os
 import sqlite3
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from stt_chamber.backends.listing import KEYS_PER_PAGE, keys_with_prefix
 from stt_chamber.backends.threads import StorageThread
-from stt_core.errors import ConfigError, StorageError
+from stt_chamber.files import path_of
+from stt_core.errors import StorageError
 from stt_core.interfaces import StorageCapabilities, StorageProvider, Version
 
 if TYPE_CHECKING:
@@ -22,9 +25,6 @@ if TYPE_CHECKING:
 
 LOCK_TIMEOUT: Final = 15.0
 """Seconds to wait for another process that writes, before the store counts as locked."""
-
-LISTED_AT_A_TIME: Final = 1000
-"""Keys that a listing reads at a time."""
 
 # In keeping with sealed chunks of 60 KiB; SQLite's own 4 KiB make long chains of overflow pages.
 _PAGE_SIZE: Final = 16 * 1024
@@ -57,11 +57,8 @@ class SQLiteStorage(StorageProvider):
     capabilities = StorageCapabilities(durable=True, atomic_commit=True, shared=True)
 
     def __init__(self, url: str) -> None:
-        self._path = url.removeprefix("sqlite://")
-        if self._path in ("", url) or "\0" in self._path:
-            raise ConfigError(f"{url!r} is not sqlite:///path")
         # Absolute, for SQLite has names such as ":memory:" that are no files.
-        self._path = os.path.abspath(self._path)  # noqa: PTH100  a text, as SQLite takes it
+        self._path = str(Path(path_of(url, "sqlite")).absolute())
         self._thread = StorageThread(self._path)
         self._database: sqlite3.Connection | None = None
 
@@ -71,7 +68,7 @@ class SQLiteStorage(StorageProvider):
 
     async def retrieve(self, key: bytes) -> bytes | None:
         """Return the value of a key, or None."""
-        return await self._run(lambda database: _field(database, "value", bytes, key))
+        return await self._run(lambda database: _field(database, "select value from entries where key = ?", bytes, key))
 
     async def exists(self, key: bytes) -> bool:
         """Return whether a key has a value."""
@@ -83,19 +80,9 @@ class SQLiteStorage(StorageProvider):
             lambda database: database.execute("delete from entries where key = ?", (key,)).rowcount > 0
         )
 
-    async def list_keys(self, prefix: bytes = b"") -> AsyncIterator[bytes]:
+    def list_keys(self, prefix: bytes = b"") -> AsyncIterator[bytes]:
         """Iterate over the keys that begin with a prefix, ascending."""
-        query = f"select key from entries where key >= ? order by key limit {LISTED_AT_A_TIME}"  # noqa: S608  a number
-        start = prefix
-        while True:
-            keys = await self._run(lambda database: [key for (key,) in database.execute(query, (start,))])  # noqa: B023
-            for key in keys:
-                if not key.startswith(prefix):
-                    return
-                yield key
-            if len(keys) < LISTED_AT_A_TIME:
-                return
-            start = keys[-1] + b"\x00"
+        return keys_with_prefix(prefix, lambda start: self._run(lambda database: _page(database, start)))
 
     async def version(self, key: bytes) -> Version:
         """Return the version of a key's value; 0 when it is absent."""
@@ -190,8 +177,13 @@ def _use_write_ahead_log(database: sqlite3.Connection) -> None:
             return
 
 
-def _field(database: sqlite3.Connection, field: str, kind: type[T], key: bytes) -> T | None:
-    row = database.execute(f"select {field} from entries where key = ?", (key,)).fetchone()  # noqa: S608  a constant
+def _page(database: sqlite3.Connection, start: bytes) -> list[bytes]:
+    query = "select key from entries where key >= ? order by key limit ?"
+    return [key for (key,) in database.execute(query, (start, KEYS_PER_PAGE))]
+
+
+def _field(database: sqlite3.Connection, query: str, kind: type[T], key: bytes) -> T | None:
+    row = database.execute(query, (key,)).fetchone()
     return None if row is None else _checked(row[0], kind)
 
 
@@ -203,7 +195,7 @@ def _checked(found: object, kind: type[T]) -> T:
 
 
 def _version(database: sqlite3.Connection, key: bytes) -> Version:
-    return _field(database, "version", int, key) or 0
+    return _field(database, "select version from entries where key = ?", int, key) or 0
 
 
 def _put(database: sqlite3.Connection, key: bytes, value: bytes) -> Version:
