@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import stat
@@ -12,13 +13,16 @@ import pytest
 
 from stt_chamber import Chamber, Conflict, DamagedError, Seed
 from stt_chamber.archive import export_chamber, import_chamber
+from stt_chamber.keys import namespace
+from stt_chamber.ledger import Names
 from stt_chamber.upkeep import check, repair
 from stt_core.defaults.memory_storage import MemoryStorage
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from stt_core.interfaces import StorageProvider
+    from stt_core.interfaces import StorageProvider, Version
 
 
 async def keys_of(storage: StorageProvider) -> list[bytes]:
@@ -118,3 +122,85 @@ async def test_a_chamber_that_can_be_repaired_is_not_overwritten(
 
     async with await Chamber.open(memory, seed) as chamber:
         assert await chamber.retrieve("key") == 1
+
+
+class RacedStorage(MemoryStorage):
+    """Somebody else comes first, once: before a commit, or before the header is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before_commit: Callable[[], Awaitable[object]] | None = None
+        self.before_header: Callable[[], Awaitable[object]] | None = None
+
+    async def commit(self, puts: Mapping[bytes, bytes], deletes: Sequence[bytes] = ()) -> None:
+        race, self.before_commit = self.before_commit, None
+        if race is not None:
+            await race()
+        await super().commit(puts, deletes)
+
+    async def store_if(self, key: bytes, value: bytes, expected_version: Version) -> Version | None:
+        if key == Names(namespace("")).header:
+            race, self.before_header = self.before_header, None
+            if race is not None:
+                await race()
+        return await super().store_if(key, value, expected_version)
+
+
+@pytest.mark.asyncio
+async def test_a_chamber_that_is_made_during_an_import_stays_whole(
+    memory: StorageProvider, seed: Seed, tmp_path: Path
+) -> None:
+    async with await Chamber.create(memory, seed) as chamber:
+        await chamber.store("key", bytes(100_000))
+    await export_chamber(memory, tmp_path / "export")
+    target = RacedStorage()
+
+    async def create() -> None:
+        async with await Chamber.create(target, seed) as chamber:
+            await chamber.store("acknowledged", b"value")
+
+    target.before_commit = create
+    with pytest.raises(Conflict, match="meanwhile"):
+        await import_chamber(target, tmp_path / "export")
+
+    async with await Chamber.open(target, seed) as chamber:
+        assert await chamber.retrieve("acknowledged") == b"value"
+        assert (await check(chamber)).damaged == ()
+
+
+@pytest.mark.asyncio
+async def test_an_import_that_loses_at_the_last_step_leaves_room_for_a_chamber(
+    memory: StorageProvider, seed: Seed, tmp_path: Path
+) -> None:
+    await (await Chamber.create(memory, seed)).close()
+    await export_chamber(memory, tmp_path / "export")
+    target, other = RacedStorage(), MemoryStorage()
+    await (await Chamber.create(other, seed)).close()
+    header_key = Names(namespace("")).header
+    header = await other.retrieve(header_key)
+    assert header is not None
+    # Who makes a chamber stores its header first, and then finds a root.
+    target.before_header = functools.partial(target.store, header_key, header)
+    with pytest.raises(Conflict, match="meanwhile"):
+        await import_chamber(target, tmp_path / "export")
+
+    await (await Chamber.create(target, seed)).close()
+
+
+@pytest.mark.asyncio
+async def test_what_others_planted_in_the_store_is_not_exported(
+    memory: StorageProvider, seed: Seed, tmp_path: Path
+) -> None:
+    async with await Chamber.create(memory, seed) as chamber:
+        await chamber.store("key", bytes(100_000))
+    objects = Names(namespace("")).objects
+    for name, size in ((bytes(17), 7), (bytes(15), 7), (bytes(16), 70_000), (bytes(900), 7)):
+        await memory.store(objects + name, bytes(size))
+
+    await export_chamber(memory, tmp_path / "export")
+    target = MemoryStorage()
+    await import_chamber(target, tmp_path / "export")
+
+    async with await Chamber.open(target, seed) as chamber:
+        report = await check(chamber)
+        assert (report.damaged, report.orphans) == ((), 0)

@@ -222,6 +222,21 @@ async def test_objects_of_others_are_left_alone(s3_server: Any) -> None:
 
 
 @pytest.mark.asyncio
+async def test_an_object_that_is_larger_than_any_of_a_chamber_is_not_read(
+    storage: S3Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await storage.store(b"key", bytes(s3.MAX_VALUE_SIZE))
+    assert await storage.retrieve(b"key") == bytes(s3.MAX_VALUE_SIZE)
+    with pytest.raises(StorageError, match="takes at most"):
+        await storage.store(b"other", bytes(s3.MAX_VALUE_SIZE + 1))
+
+    monkeypatch.setattr(s3, "MAX_VALUE_SIZE", s3.MAX_VALUE_SIZE - 1)  # as if somebody else had stored it
+    with pytest.raises(StorageError, match="larger than any"):
+        await storage.retrieve(b"key")
+    assert await storage.exists(b"key")
+
+
+@pytest.mark.asyncio
 async def test_more_keys_than_the_service_lists_at_once_are_listed(storage: S3Storage) -> None:
     keys = [b"%05d" % number for number in range(1100)]
     await storage.commit(dict.fromkeys(keys, b""))

@@ -22,7 +22,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
+    """Return the files that something is kept in."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
 
 
 def test_a_position_is_kept_for_its_chamber_alone(folder: Path) -> None:
@@ -58,6 +59,24 @@ def test_each_replica_has_a_position_of_its_own(folder: Path) -> None:
     assert SeenPosition(bytes(16), "sqlite:///mine").load() == ahead
     assert SeenPosition(bytes(16), "sqlite:///copied").load() == later
     assert "4433" not in "".join(str(path) + path.read_text() for path in files(folder))
+
+
+@pytest.mark.parametrize("is_replica", [False, True])
+def test_a_command_that_ends_late_does_not_forget_a_later_state(folder: Path, is_replica: bool) -> None:  # noqa: FBT001  a parameter
+    reading, writing = (SeenPosition(bytes(16), "sqlite:///mine") for _ in range(2))
+    if is_replica:
+        reading.save_replica(POSITION)
+    later = Position(bytes(16), POSITION.sequence + 10, bytes(32))
+
+    reading.save(POSITION)
+    writing.save(later)
+    reading.save(POSITION)
+
+    assert reading.load() == later
+    assert len(files(folder)) == 1 + is_replica
+    reading.forget()
+    reading.save(POSITION)
+    assert reading.load() == POSITION
 
 
 def test_a_replica_is_the_same_wherever_a_relative_url_is_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

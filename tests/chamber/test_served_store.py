@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stt_chamber import Chamber, DamagedError, KeyMissing, RollbackDetected, Seed
+from stt_chamber import Chamber, DamagedError, KeyMissing, RollbackDetected, Seed, serving
 from stt_chamber.backends.sqlite import SQLiteStorage
 from stt_chamber.errors import StoreFull, StoreRefused
 from stt_chamber.remote import RemoteStorage
-from stt_chamber.serving import BLOCK_SIZE, LISTINGS_KEPT, StoreServer
+from stt_chamber.serving import BLOCK_SIZE, COUNTED_TOGETHER, LISTINGS_KEPT, StoreServer
 from stt_chamber.store_messages import (
     MAX_CHANGES,
     MAX_PAGE_KEYS,
@@ -311,6 +311,137 @@ def test_the_bytes_of_a_store_are_counted_as_they_are(changes: list[tuple[str, i
             assert (await remote.info()).used == counted.used <= 20 * BLOCK_SIZE
 
     asyncio.run(main())
+
+
+async def ask(server: StoreServer, operation: Operation, *arguments: Any) -> tuple[int, Any]:
+    """Return the reply to a request of the owner, without a session."""
+    peer = Peer(node_id(OWNER), bytes(8), "memory://peer")
+    request = EndpointRequest(StoreServer.endpoint(), encode_request(operation, *arguments), peer, one_way=False)
+    return decode_reply(await server(request))
+
+
+@pytest.mark.asyncio
+async def test_a_small_request_about_many_large_values_has_few_of_them_in_memory() -> None:
+    class Watched(MemoryStorage):
+        now = most = 0
+
+        async def retrieve(self, key: bytes) -> bytes | None:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            await asyncio.sleep(0)
+            self.now -= 1
+            return await super().retrieve(key)
+
+    storage = Watched()
+    keys = [b"%d" % number for number in range(300)]
+    await storage.commit(dict.fromkeys(keys, bytes(10_000)))
+    server = await StoreServer.open(storage, {node_id(OWNER): Access.WRITE}, quota=GENEROUS)
+
+    assert await ask(server, Operation.CHANGE, [], keys) == (Status.DONE, None)
+
+    assert server.used == 0
+    assert storage.most == COUNTED_TOGETHER
+
+
+class Interrupted(MemoryStorage):
+    """Fails all changes for a time, before they are made or after; or keeps them until it is told to go on."""
+
+    fails: str = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = asyncio.Event()
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
+
+    async def commit(self, puts: Mapping[bytes, bytes], deletes: Sequence[bytes] = ()) -> None:
+        self.begun.set()
+        await self.may_go_on.wait()
+        if self.fails != "before":
+            await super().commit(puts, deletes)
+        if self.fails:
+            raise StorageError("the disk is gone")
+
+
+@pytest.mark.parametrize("fails", ["before", "after"])
+@pytest.mark.asyncio
+async def test_what_changes_count_that_failed_is_counted_anew(fails: str) -> None:
+    storage = Interrupted()
+    server = await StoreServer.open(storage, {node_id(OWNER): Access.WRITE}, quota=5 * BLOCK_SIZE)
+    storage.fails = fails
+    for number in range(20):
+        status, _ = await ask(server, Operation.CHANGE, [[b"key", bytes(number)]], [])
+        assert status == Status.FAILED
+
+    storage.fails = ""
+    for number in range(4):
+        assert await ask(server, Operation.CHANGE, [[b"%d" % number, b""]], []) == (Status.DONE, None)
+
+    counted = await StoreServer.open(storage, {node_id(OWNER): Access.WRITE}, quota=0)
+    assert server.used == counted.used == (4 + (fails == "after")) * BLOCK_SIZE
+
+
+@pytest.mark.asyncio
+async def test_a_change_that_nobody_waits_for_any_more_is_counted() -> None:
+    storage = Interrupted()
+    storage.may_go_on.clear()
+    server = await StoreServer.open(storage, {node_id(OWNER): Access.WRITE}, quota=2 * BLOCK_SIZE)
+    request = asyncio.create_task(ask(server, Operation.CHANGE, [[b"key", b""]], []))
+    await storage.begun.wait()
+    request.cancel()
+    await asyncio.wait({request})
+    next_request = asyncio.create_task(ask(server, Operation.CHANGE, [[b"0", b""], [b"1", b""]], []))
+    storage.may_go_on.set()
+
+    assert (await next_request)[0] == Status.FULL
+    await server.close()
+    assert (server.used, await storage.retrieve(b"key")) == (BLOCK_SIZE, b"")
+
+
+class Listed(MemoryStorage):
+    """Tells how many listings are under way at a time, and when one has ended."""
+
+    now = most = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = asyncio.Event()
+
+    async def list_keys(self, prefix: bytes = b"") -> AsyncIterator[bytes]:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0)
+        self.now -= 1
+        try:
+            async for key in super().list_keys(prefix):
+                yield key
+        finally:
+            self.ended.set()
+
+
+@pytest.mark.asyncio
+async def test_a_listing_that_nobody_goes_on_with_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "MAX_IDLE", 0)
+    storage = Listed()
+    keys = [b"%05d" % number for number in range(MAX_PAGE_KEYS + 1)]
+    await storage.commit(dict.fromkeys(keys, b""))
+    server = StoreServer(storage, {node_id(OWNER): Access.READ}, None, 0)
+
+    assert await ask(server, Operation.LIST, b"", None) == (Status.DONE, [keys[:-1], False])
+    await storage.ended.wait()
+    assert await ask(server, Operation.LIST, b"", keys[-2]) == (Status.DONE, [keys[-1:], True])
+
+
+@pytest.mark.asyncio
+async def test_one_listing_of_a_peer_is_made_at_a_time() -> None:
+    storage = Listed()
+    await storage.store(b"key", b"")
+    server = StoreServer(storage, {node_id(OWNER): Access.READ}, None, 0)
+
+    replies = await asyncio.gather(*(ask(server, Operation.LIST, b"k", None) for _ in range(10)))
+
+    assert replies == [(Status.DONE, [[b"key"], True])] * 10
+    assert storage.most == 1
 
 
 @pytest.mark.asyncio

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import random
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stt_chamber import Chamber, Conflict, NoChamber, Seed
+from stt_chamber import Chamber, Conflict, NoChamber, Seed, snapshots
 from stt_chamber.archive import export_chamber, import_chamber
 from stt_chamber.keys import namespace
 from stt_chamber.ledger import Names
-from stt_chamber.snapshots import MAX_SILENCE, snapshot
+from stt_chamber.snapshots import MAX_SILENCE, is_being_read, snapshot
 from stt_chamber.upkeep import check, collect
 from stt_core.defaults.memory_storage import MemoryStorage
+from stt_core.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
+
+    from stt_core.interfaces import Version
 
 NAMES = Names(namespace(""))
 
@@ -145,6 +150,105 @@ async def test_nobody_can_keep_everything_for_ever(seed: Seed, record: bytes) ->
     await chamber.close()
 
     assert not before <= await chunks(storage)
+
+
+@pytest.mark.asyncio
+async def test_more_records_than_anybody_needs_are_not_all_read_and_nothing_is_removed() -> None:
+    class Endless(MemoryStorage):
+        async def list_keys(self, prefix: bytes = b"") -> AsyncIterator[bytes]:
+            for number in itertools.count():
+                yield prefix + number.to_bytes(16, "big")
+
+    assert await is_being_read(Endless(), NAMES, 0)
+
+
+@pytest.mark.asyncio
+async def test_a_chamber_that_changes_faster_than_a_state_can_be_held_is_a_conflict(
+    seed: Seed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Changing(MemoryStorage):
+        tries = 0
+
+        async def retrieve(self, key: bytes) -> bytes | None:
+            value = await super().retrieve(key)
+            if key == NAMES.root and value is not None:
+                self.tries += 1
+                await self.store(key, value)
+            return value
+
+    monkeypatch.setattr(snapshots, "LONGEST_PAUSE", 0)
+    storage = Changing()
+    await (await Chamber.create(storage, seed)).close()
+    storage.tries = 0
+
+    with pytest.raises(Conflict, match="faster"):
+        async with snapshot(storage, NAMES):
+            pass
+
+    assert storage.tries == snapshots.TRIES
+    assert [key async for key in storage.list_keys(NAMES.snapshots)] == []
+
+
+class FailingStorage(MemoryStorage):
+    """Fails some renewals of a snapshot, each after it was made or before; tells when one went through after that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: list[bool] = []
+        self.renewed = asyncio.Event()
+
+    async def store_if(self, key: bytes, value: bytes, expected_version: Version) -> Version | None:
+        if key.startswith(NAMES.snapshots) and expected_version:
+            if self.failures:
+                if self.failures.pop():
+                    await super().store_if(key, value, expected_version)
+                raise StorageError("the way to the store is interrupted")
+            self.renewed.set()
+        return await super().store_if(key, value, expected_version)
+
+
+@pytest.mark.asyncio
+async def test_a_renewal_that_fails_is_tried_again(seed: Seed, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RENEWAL_INTERVAL", "RETRY_INTERVAL"):
+        monkeypatch.setattr(snapshots, name, 0)
+    storage = FailingStorage()
+    await (await Chamber.create(storage, seed)).close()
+    storage.failures = [False, True, False, True]
+
+    async with snapshot(storage, NAMES):
+        await storage.renewed.wait()
+
+    assert [key async for key in storage.list_keys(NAMES.snapshots)] == []
+
+
+@pytest.mark.asyncio
+async def test_a_snapshot_that_cannot_be_renewed_for_too_long_fails(
+    seed: Seed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RENEWAL_INTERVAL", "RETRY_INTERVAL", "MAX_SILENCE"):
+        monkeypatch.setattr(snapshots, name, 0)
+    storage = FailingStorage()
+    await (await Chamber.create(storage, seed)).close()
+    storage.failures = [False] * 1000
+
+    with pytest.raises(StorageError, match="interrupted"):
+        async with snapshot(storage, NAMES):
+            await asyncio.Event().wait()
+
+
+@pytest.mark.asyncio
+async def test_who_reads_a_state_that_others_gave_up_is_interrupted_at_once(
+    seed: Seed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "RENEWAL_INTERVAL", 0)
+    storage = MemoryStorage()
+    await (await Chamber.create(storage, seed)).close()
+
+    with pytest.raises(Conflict, match="slowly"):  # noqa: PT012  it is raised in the middle of the context
+        async with snapshot(storage, NAMES):
+            [key] = [key async for key in storage.list_keys(NAMES.snapshots)]
+            await storage.delete(key)
+            await asyncio.Event().wait()
 
 
 @pytest.mark.asyncio

@@ -426,7 +426,7 @@ class Watched(MemoryStorage):
         self.fails_at = -1
 
     async def store_if(self, key: bytes, value: bytes, expected_version: Version) -> Version | None:
-        if key.endswith(b"r") and self.before_root is not None:
+        if key[16:] == b"r" and self.before_root is not None:
             act, self.before_root = self.before_root, None
             await act()
         return await super().store_if(key, value, expected_version)

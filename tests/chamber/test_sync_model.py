@@ -166,7 +166,7 @@ class SyncModel(RuleBasedStateMachine):
         self.run(self.sync(turned=turned))
         self.take_over(must_be_done=True)
 
-    @rule(turned=st.booleans(), side=sides, changes=st.integers(1, 8))
+    @rule(turned=st.booleans(), side=sides, changes=st.integers(1, 12))
     def break_a_synchronisation_off(self, turned: bool, side: int, changes: int) -> None:  # noqa: FBT001  as above
         self.stores[side].changes_left = changes
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,14 @@ import pytest
 from stt_chamber import Chamber, Conflict, DamagedError, KeyMissing, RollbackDetected, Seed, WrongSecret
 from stt_chamber.keys import namespace
 from stt_chamber.ledger import Names
-from stt_chamber.rekey import rekey
+from stt_chamber.rekey import rekey, rekey_data
 from stt_chamber.upkeep import check, collect, repair
 from stt_core.defaults.memory_storage import MemoryStorage
 from stt_core.errors import CryptoError, StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from stt_core.interfaces import StorageProvider
 
 LARGE = random.Random(2).randbytes(200_000)
@@ -99,6 +102,31 @@ async def test_everything_that_is_missing_is_found(seed: Seed) -> None:
         except StorageError:
             pass
         await storage.store(key, value)
+
+
+@pytest.mark.parametrize("is_same_process", [False, True])
+@pytest.mark.asyncio
+async def test_a_change_of_the_data_key_during_a_check_is_no_damage(seed: Seed, is_same_process: bool) -> None:  # noqa: FBT001  a parameter
+    class Raced(MemoryStorage):
+        race: Callable[[], Awaitable[object]] | None = None
+
+        async def retrieve(self, key: bytes) -> bytes | None:
+            if key == Names(namespace("")).header_copy and self.race is not None:
+                race, self.race = self.race, None
+                await race()
+            return await super().retrieve(key)
+
+    storage = Raced()
+    async with await Chamber.create(storage, seed) as chamber:
+        for number in range(5):
+            await chamber.store(f"{number}", bytes(10_000))
+        async with await Chamber.open(storage, seed) as other:
+            storage.race = functools.partial(rekey_data, chamber if is_same_process else other)
+
+            report = await check(chamber)
+
+    assert storage.race is None
+    assert (report.damaged, report.values) == ((), 5)
 
 
 @pytest.mark.asyncio

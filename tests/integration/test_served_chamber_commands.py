@@ -95,6 +95,20 @@ def test_a_peer_holds_a_replica_that_it_cannot_read(
     assert run("list", store=f"sqlite://{tmp_path}/held.db").stdout.splitlines() == keys
 
 
+def test_a_peer_whose_session_the_chambers_seed_opens_is_warned_of(
+    run: Any, serve: Serve, stt: Any, owner: str
+) -> None:
+    holder, url = serve("--allow", f"{owner}:rw", "--quota", "100M")
+
+    warned = stt.run("chamber", "init", "--store", url, "--seed", stt.seed, node="owner")
+    quiet = run("init", "--name", "other", store=url)
+    stop(holder)
+
+    assert (warned.returncode, quiet.returncode) == (0, 0)
+    assert "--session-seed" in warned.stderr
+    assert "--session-seed" not in quiet.stderr
+
+
 def test_who_is_not_allowed_gets_nothing(run: Any, serve: Serve, stt: Any, owner: str) -> None:
     assert serve_fails(stt, "--allow", f"{owner}:rw") == 2  # without a bound
     assert serve_fails(stt, "--allow", "nobody") == 2

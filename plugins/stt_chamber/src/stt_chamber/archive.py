@@ -104,6 +104,8 @@ async def import_chamber(
         StorageError: The store or the file failed.
     """
     names = Names(namespace(name))
+    # One that an interrupted import has left may be replaced; one that comes later is another chamber's.
+    root_version = await storage.version(names.root)
     # The copy alone is that of a chamber which a repair can save.
     if await storage.exists(names.header) or await storage.exists(names.header_copy):
         raise Conflict("there is a chamber of that name in this store")
@@ -126,10 +128,14 @@ async def import_chamber(
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}") from error
     await storage.commit(puts)
-    await storage.commit({names.root: root, names.root_copy: root, names.header_copy: header})
-    # Last, as it is what makes a chamber of the rest.
+    if await storage.store_if(names.root, root, root_version) is None:
+        raise Conflict("a chamber of that name was made meanwhile in this store")
+    # Only now, as it is what makes a chamber of the rest.
     if await storage.store_if(names.header, header, 0) is None:
-        raise Conflict("there is a chamber of that name in this store")
+        # Whoever made that header has got no root, and could not have opened this one.
+        await storage.delete(names.root)
+        raise Conflict("a chamber of that name was made meanwhile in this store")
+    await storage.commit({names.root_copy: root, names.header_copy: header})
 
 
 class _ArchiveWriter:
@@ -164,9 +170,15 @@ async def _copy_chunks(
 ) -> None:
     async for key in storage.list_keys(names.objects):
         value = await storage.retrieve(key)
-        if value is not None:  # else it was removed since it was listed, and the state does not need it
+        # Else it was removed since it was listed, and the state does not need it; or it is none of a chamber.
+        if value is not None and _is_chunk(key[len(names.namespace) :], len(value)):
             await asyncio.to_thread(archive.add, key, value)
             progress(len(value))
+
+
+def _is_chunk(key: bytes, size: int) -> bool:
+    """Return whether a record can be a chunk, by its key without the namespace and the size of its value."""
+    return key.startswith(b"o") and len(key) == _CHUNK_NAME_SIZE and size <= _MAX_CHUNK_SIZE
 
 
 def _check(file: BinaryIO) -> None:
@@ -197,8 +209,7 @@ def _records(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
         if key_size > _CHUNK_NAME_SIZE or value_size > _MAX_RECORD_SIZE:
             raise DamagedError("the file has a record that is none of a chamber, or was changed")
         key, value = read(key_size), read(value_size)
-        is_chunk = key.startswith(b"o") and key_size == _CHUNK_NAME_SIZE and value_size <= _MAX_CHUNK_SIZE
-        if not is_chunk and key not in (_ROOT, _HEADER):
+        if not _is_chunk(key, value_size) and key not in (_ROOT, _HEADER):
             raise DamagedError("the file has a record that is none of a chamber, or was changed")
         yield key, value
     if not hmac.compare_digest(file.read(_DIGEST_SIZE + 1), digest.digest()):

@@ -74,6 +74,11 @@ class _Place:
         """Return the seeds for sessions with peers."""
         if self.session_seed_file is not None:
             return [_read_seed(self.session_seed_file).value]
+        if self.passphrase_file is None:
+            self.context.note(
+                "warning: the seed of the chamber opens the session, too, so that a peer which answers could read it: "
+                "give --session-seed"
+            )
         return self.context.shared_seeds()
 
     def storage(self, url: str = "") -> AbstractAsyncContextManager[StorageProvider]:
@@ -323,7 +328,10 @@ async def _repair(place: _Place, *, accept_rollback: bool) -> ExitStatus:
         with place.context.progress("repair", 0) as advance:
             report = await repair(storage, place.secrets(), name=place.name, expected=expected, progress=advance)
         async with await Chamber.open(storage, place.secrets(), name=place.name) as opened:
-            SeenPosition(opened.position.chamber_id, place.store).save(opened.position)
+            seen = SeenPosition(opened.position.chamber_id, place.store)
+            if accept_rollback:
+                seen.forget()
+            seen.save(opened.position)
             place.seen_place().save(opened.position.chamber_id)
     for damage in report.lost:
         place.context.report("lost", f"lost {damage.what}: {damage.reason}", what=damage.what, reason=damage.reason)

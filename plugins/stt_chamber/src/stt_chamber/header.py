@@ -161,10 +161,10 @@ class UnlockedHeader:
         keys = {**self.keyring.data_keys(), self.keyring.epoch + 1: random.token_bytes(KEY_SIZE)}
         return self._encode(self.header.recipients, self._master_key, keys)
 
-    def with_newest_data_key_alone(self) -> bytes:
-        """Return the bytes of a header that has forgotten all data keys but the newest."""
-        epoch = self.keyring.epoch
-        return self._encode(self.header.recipients, self._master_key, {epoch: self.keyring.data_keys()[epoch]})
+    def with_data_keys_from(self, oldest_epoch: int) -> bytes:
+        """Return the bytes of a header that has forgotten all data keys before an epoch."""
+        keys = {epoch: key for epoch, key in self.keyring.data_keys().items() if epoch >= oldest_epoch}
+        return self._encode(self.header.recipients, self._master_key, keys)
 
     def with_data_keys_of(self, keyring: Keyring) -> bytes:
         """Return the bytes of this header, of the same generation, with the data keys of another besides its own.

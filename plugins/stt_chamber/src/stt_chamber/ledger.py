@@ -88,6 +88,16 @@ class Names:
         """What the keys of the records of those begin with who read one state."""
         return self.namespace + b"s"
 
+    @property
+    def collections(self) -> bytes:
+        """What the keys of the records of those begin with who remove orphans."""
+        return self.namespace + b"c"
+
+    @property
+    def arrivals(self) -> bytes:
+        """What the keys of the records of those begin with who bring chunks from a replica."""
+        return self.namespace + b"a"
+
 
 class Collected(Conflict):
     """A value that is being written may have been taken for an orphan."""
@@ -330,9 +340,11 @@ class Ledger:
         self._pins[reference.object_id] -= 1
         if not self._pins[reference.object_id]:
             del self._pins[reference.object_id]
-            doomed = self._doomed.pop(reference.object_id, None)
-            if doomed is not None:
-                await self._remove([doomed])
+            if reference.object_id in self._doomed:
+                with contextlib.suppress(STTError):
+                    await self.refresh()  # a synchronisation may have brought it back
+                    if reference.object_id not in self._pins and reference.object_id in self._doomed:
+                        await self._remove([self._doomed.pop(reference.object_id)])
 
     def doomed(self) -> Sequence[Reference]:
         """Return the objects that nothing refers to any more, but that are still read here."""
@@ -392,7 +404,7 @@ class Ledger:
             self._secrets = secrets
         await self.reload_header()
         await self.announce_header(fenced=fenced)
-        await self.storage.store(self.names.header_copy, data)
+        await self.copy_header()
 
     async def announce_header(self, *, fenced: bool) -> None:
         """Let the root say which header is the newest.
@@ -466,9 +478,11 @@ class Ledger:
 
     async def copy_root(self) -> None:
         """Keep the newest root a second time, for the repair."""
-        data = await self.storage.retrieve(self.names.root)
-        if data is not None:
-            await self.storage.store(self.names.root_copy, data)
+        await copy_record(self.storage, self.names.root, self.names.root_copy)
+
+    async def copy_header(self) -> None:
+        """Keep the newest header a second time, for the repair."""
+        await copy_record(self.storage, self.names.header, self.names.header_copy)
 
     # Internals
 
@@ -506,6 +520,10 @@ class Ledger:
         return root
 
     def _remember(self, view: View, version: Version, data: bytes) -> None:
+        if self._view is not None and view.root.marks != self._view.root.marks:
+            # A synchronisation may have brought back what waits to be removed: what it has not is left as orphans.
+            self._held.clear()
+            self._doomed.clear()
         self._view = view
         self._version = version
         self._position = Position(self._position.chamber_id, view.root.sequence, digest_of(data))
@@ -544,11 +562,11 @@ class Ledger:
                     request.refuse(error)
                 continue
             # What follows is no part of the change: where it fails, orphans stay behind, and the next one tries again.
+            await self._remove(released)
             # It may fail by a wrong secret, too: another process may change the header at any time.
             with contextlib.suppress(STTError):
                 if self._view is not None and _must_be_merged(self._view.root.segments):
                     await self.merge()
-            await self._remove(released)
 
     async def _make_change(self, requests: Sequence[_Request]) -> Sequence[Reference]:
         """Make one state of all requests; answer them; return the objects that are not needed any more."""
@@ -584,7 +602,8 @@ class Ledger:
     async def _store_draft(self, view: View, draft: Draft) -> bool:
         root = attrs.evolve(
             view.root,
-            generation=draft.generation,
+            # Who replaced the header may have been killed before the root could say so.
+            generation=max(draft.generation, self.unlocked.header.generation),
             revision=draft.revision,
             count=draft.count,
             size=draft.size,
@@ -622,6 +641,17 @@ class Ledger:
             await self.objects.remove(held)
         else:
             del self._held[:-MAX_HELD]
+
+
+async def copy_record(storage: StorageProvider, key: bytes, copy: bytes) -> None:
+    """Store under another key what a store has now under one.
+
+    Raises:
+        StorageError: The store failed.
+    """
+    data = await storage.retrieve(key)
+    if data is not None:
+        await storage.store(copy, data)
 
 
 def _must_be_merged(segments: Sequence[Reference]) -> bool:

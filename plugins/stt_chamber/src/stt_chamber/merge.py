@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _CREATION: Final = Mark(bytes(16), 0, 1, None)
 """What every chamber has in common with its replicas, whatever else was forgotten."""
 
+_BOTH_REKEYED: Final = "both replicas were rekeyed since they were last the same: remove one, and clone it anew"
+
 
 @attrs.frozen
 class Side:
@@ -103,18 +105,21 @@ def newer_header(first: Side, second: Side, base: Mark) -> int | None:
         base: The last state that was that of both.
 
     Raises:
-        Conflict: Both were changed since.
+        Conflict: Both were changed since, or have different data keys of one number.
     """
     headers = [side.unlocked.header for side in (first, second)]
     if headers[0] == headers[1]:
         return None
+    data_keys = [side.unlocked.keyring.data_keys() for side in (first, second)]
+    keys = [each.items() for each in data_keys]
+    if len(keys[0] | keys[1]) > len(data_keys[0].keys() | data_keys[1].keys()):
+        raise Conflict(_BOTH_REKEYED)
     # What the root does not tell of is a change that was broken off, or a header that was put there for a moment.
     changed = [side.view.root.generation > base.generation for side in (first, second)]
     if changed in ([True, False], [False, True]):
         return changed.index(True)
-    keys = [side.unlocked.keyring.data_keys().items() for side in (first, second)]
     if all(changed) and not (headers[0].opens_alike(headers[1]) and (keys[0] <= keys[1] or keys[0] >= keys[1])):
-        raise Conflict("both replicas were rekeyed since they were last the same: remove one, and clone it anew")
+        raise Conflict(_BOTH_REKEYED)
     # Of two that open alike, the one with more keys is between two states.
     order = [(header.generation, -len(each)) for header, each in zip(headers, keys, strict=True)]
     return order.index(max(order))
@@ -169,7 +174,7 @@ async def plan_merge(
 
 
 async def _settle_both_changed(plan: Plan, mine: Side, theirs: Side, key: bytes, own: Entry, other: Entry) -> None:
-    own_wins = _order(own) >= _order(other)
+    own_wins = _order(own) >= _order(other) and _can_open(mine, own)
     if own_wins:
         plan.puts[key] = own  # under a new revision: the one that it has may have been that of a value over there
     else:
@@ -184,6 +189,10 @@ async def _settle_both_changed(plan: Plan, mine: Side, theirs: Side, key: bytes,
         plan.take(new_key, other)
     else:
         plan.puts[new_key] = own
+
+
+def _can_open(side: Side, entry: Entry) -> bool:
+    return entry.reference is None or entry.reference.epoch in side.unlocked.keyring.epochs
 
 
 def _is_copy(entry: Entry, copy: Entry | None) -> bool:
@@ -242,7 +251,9 @@ async def changed_references(
             _add(gone, await old.view.find(key))
         gone.update((part.object_id, part) for part in old.view.parts())
     needed.update((part.object_id, part) for part in new.view.parts())
-    missing = [reference for object_id, reference in needed.items() if object_id not in gone]
+    # What the new state cannot open is not there for it, even where the old one can: to copy it is refused.
+    known = new.unlocked.keyring.epochs
+    missing = [each for object_id, each in needed.items() if object_id not in gone or each.epoch not in known]
     return missing, [reference for object_id, reference in gone.items() if object_id not in needed]
 
 

@@ -57,7 +57,7 @@ async def rekey_data(chamber: Chamber, progress: Callable[[int], None] = _ignore
 
     Raises:
         DamagedError: A value is not whole: repair the chamber first.
-        Conflict: Orphans were collected meanwhile: call it again.
+        Conflict: Orphans were collected meanwhile, or another process does the same: call it again.
         StorageError: The store failed.
     """
     ledger = chamber.ledger
@@ -73,7 +73,8 @@ async def rekey_data(chamber: Chamber, progress: Callable[[int], None] = _ignore
         if await ledger.consistently(functools.partial(_is_under, epoch=epoch)):
             break
     await ledger.copy_root()
-    await ledger.change_header(UnlockedHeader.with_newest_data_key_alone, fenced=True)
+    # Not the newest key alone: another process may have added one meanwhile, under which there is not everything yet.
+    await ledger.change_header(lambda header: header.with_data_keys_from(epoch), fenced=True)
 
 
 async def _move_values(ledger: Ledger, epoch: int, progress: Callable[[int], None]) -> None:
@@ -120,4 +121,4 @@ async def _next_old(view: View, after: bytes, epoch: int) -> tuple[bytes, int, R
 
 async def _is_under(view: View, epoch: int) -> bool:
     parts = (*view.root.directories, *view.root.segments, *view.directory.pages)
-    return all(part.epoch == epoch for part in parts) and await _next_old(view, b"", epoch) is None
+    return all(part.epoch >= epoch for part in parts) and await _next_old(view, b"", epoch) is None

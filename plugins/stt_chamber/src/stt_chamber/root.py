@@ -24,8 +24,8 @@ VERSION: Final = 1
 DIGEST_SIZE: Final = 32
 """Bytes of the SHA3-256 of a root."""
 
-MAX_MARKS: Final = 16
-"""Marks that a root has at most; the oldest goes first."""
+MAX_MARKS: Final = 128
+"""Marks that a root has at most, some 34 bytes each."""
 
 _FRONT: Final = struct.Struct(">BI16s")
 _LENGTH: Final = struct.Struct(">I")
@@ -83,6 +83,16 @@ class Mark:
             case [bytes(mark_id), int(revision), int(generation), int() | None as quota] if len(mark_id) == 16:
                 return cls(mark_id, revision, generation, quota)
         raise DamagedError("a mark is malformed")
+
+
+def with_mark(marks: Sequence[Mark], mark: Mark) -> tuple[Mark, ...]:
+    """Return marks and a newer one; of too many, every second one of the older half goes.
+
+    The oldest one stays: so two replicas that once had a mark in common always have one, though not the newest then.
+    """
+    marks = (*marks, mark)
+    half = len(marks) // 2
+    return marks if len(marks) <= MAX_MARKS else (*marks[:half:2], *marks[half:])
 
 
 @attrs.frozen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from stt_chamber.root import Position
 from stt_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -47,26 +49,25 @@ class SeenPosition:
         return self._load(self._replica_path) or self._load(self._path)
 
     def save(self, position: Position) -> None:
-        """Keep a position.
+        """Keep a position, unless another command has seen a later one meanwhile.
 
         Raises:
             ConfigError: It cannot be kept.
         """
-        if self._load(self._replica_path) is None:
-            self._save(self._path, position)
-        else:
-            self.save_replica(position)
+        with _locked(self._path.parent):
+            if self._load(self._replica_path) is not None:
+                self._advance(self._replica_path, position)
+            self._advance(self._path, position)
 
     def save_replica(self, position: Position) -> None:
-        """Keep the position of a store that is a replica from now on.
+        """Keep the position of a store that is a replica from now on, likewise.
 
         Raises:
             ConfigError: It cannot be kept.
         """
-        self._save(self._replica_path, position)
-        last = self._load(self._path)
-        if last is None or last.sequence < position.sequence:
-            self._save(self._path, position)
+        with _locked(self._path.parent):
+            self._advance(self._replica_path, position)
+            self._advance(self._path, position)
 
     def forget(self) -> None:
         """Trust whatever the store shows next.
@@ -88,8 +89,10 @@ class SeenPosition:
         except (ValueError, KeyError, TypeError) as error:
             raise _unreadable(path, error) from None
 
-    def _save(self, path: Path, position: Position) -> None:
-        _write(path, {"sequence": position.sequence, "digest": position.digest.hex()})
+    def _advance(self, path: Path, position: Position) -> None:
+        last = self._load(path)
+        if last is None or last.sequence < position.sequence:
+            _write(path, {"sequence": position.sequence, "digest": position.digest.hex()})
 
 
 class SeenPlace:
@@ -134,6 +137,18 @@ class SeenPlace:
             ConfigError: The file cannot be removed.
         """
         _remove(self._path)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let no other command change what is kept, until the context ends."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (folder / "lock").open("ab") as file:  # to write, without which network file systems lock nothing
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise ConfigError(f"the state of the chamber cannot be kept in {folder}: {error.strerror}") from None
 
 
 def _read(path: Path) -> Any:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+import attrs
 
 from stt_chamber.store_messages import (
     MAX_BATCH_SIZE,
@@ -35,7 +38,7 @@ from stt_chamber.store_messages import (
 from stt_core.errors import ConfigError, StorageError, STTError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 
     from stt_core.interfaces import StorageProvider
     from stt_core.interfaces.endpoint import EndpointRequest
@@ -46,11 +49,19 @@ REQUESTS_AT_ONCE: Final = 16
 LISTINGS_KEPT: Final = 4
 """Listings of one peer that go on where their last page ended; others begin anew, and skip."""
 
+MAX_IDLE: Final = 60.0
+"""Seconds after which a listing that nobody goes on with is let go of."""
+
+COUNTED_TOGETHER: Final = 16
+"""Values that are in memory at a time to count what a change replaces, as a small request may name many large ones."""
+
 BLOCK_SIZE: Final = 4096
 """What a record takes is counted in blocks of these bytes, as disks have it: many small ones fill a disk, too."""
 
 RECORD_OVERHEAD: Final = 64
 """Bytes that a backend needs for a record besides its key and value, at most."""
+
+T = TypeVar("T")
 
 _LOG = logging.getLogger("stt.chamber")
 
@@ -63,14 +74,26 @@ class _Refusal(STTError):
         self.status = status
 
 
+@attrs.frozen
+class _Listing:
+    """A listing that can be gone on with."""
+
+    last: bytes
+    """The last key that was told."""
+    keys: AsyncIterator[bytes]
+    """Yields those behind it."""
+    expiry: asyncio.TimerHandle
+
+
 class _Peer:
     """What is kept of one peer that may use the store."""
 
     def __init__(self, access: Access) -> None:
         self.access = access
         self.turns = asyncio.Semaphore(REQUESTS_AT_ONCE)
-        # By prefix: the last key that was told, and what yields those behind it.
-        self.listings: OrderedDict[bytes, tuple[bytes, AsyncIterator[bytes]]] = OrderedDict()
+        # Held while a page is made, as one may take the store long.
+        self.listing = asyncio.Lock()
+        self.listings: OrderedDict[bytes, _Listing] = OrderedDict()  # by prefix
 
 
 class StoreServer:
@@ -90,6 +113,9 @@ class StoreServer:
         self._used = used
         # Held while something is changed, so that the count of bytes is right.
         self._changing = asyncio.Lock()
+        self._change_task: asyncio.Task[Any] | None = None  # kept, as the loop does not
+        # The keys of a change that failed, and so may have been made, and what they counted before.
+        self._doubted: tuple[Collection[bytes], int] | None = None
 
     @classmethod
     async def open(
@@ -142,10 +168,12 @@ class StoreServer:
         return self._used
 
     async def close(self) -> None:
-        """End what is kept of listings. Calling it twice is allowed."""
+        """End what is kept of listings, and wait for a change that is under way. Calling it twice is allowed."""
         for peer in self._peers.values():
             while peer.listings:
-                await _end(peer.listings.popitem()[1][1])
+                await _end(peer.listings.popitem()[1])
+        async with self._changing:
+            pass
 
     async def __call__(self, request: EndpointRequest) -> bytes:
         """Answer a request."""
@@ -200,56 +228,94 @@ class StoreServer:
         return [len(value), tag, value[offset : offset + PIECE_SIZE]]
 
     async def _list(self, peer: _Peer, prefix: bytes, after: bytes | None) -> list[Any]:
-        last, keys = peer.listings.pop(prefix, (b"", None))
-        if keys is None or after is None or last != after:
-            if keys is not None:
-                await _end(keys)
-            keys = self._storage.list_keys(prefix)
-        page: list[bytes] = []
-        size = 0
-        async for key in keys:
-            if (after is not None and key <= after) or len(key) > MAX_KEY_SIZE:
-                continue
-            page.append(key)
-            size += len(key)
-            if len(page) == MAX_PAGE_KEYS or size > MAX_PAGE_SIZE - MAX_KEY_SIZE:
-                peer.listings[prefix] = (key, keys)
-                if len(peer.listings) > LISTINGS_KEPT:
-                    await _end(peer.listings.popitem(last=False)[1][1])
-                return [page, False]
-        return [page, True]
+        async with peer.listing:
+            kept = peer.listings.pop(prefix, None)
+            if kept is not None and after is not None and kept.last == after:
+                kept.expiry.cancel()
+                keys = kept.keys
+            else:
+                if kept is not None:
+                    await _end(kept)
+                keys = self._storage.list_keys(prefix)
+            page: list[bytes] = []
+            size = 0
+            async for key in keys:
+                if (after is not None and key <= after) or len(key) > MAX_KEY_SIZE:
+                    continue
+                page.append(key)
+                size += len(key)
+                if len(page) == MAX_PAGE_KEYS or size > MAX_PAGE_SIZE - MAX_KEY_SIZE:
+                    await _keep(peer, prefix, key, keys)
+                    return [page, False]
+            return [page, True]
 
     # Changing
 
     async def _change(self, puts: Mapping[bytes, bytes], deletes: Sequence[bytes]) -> None:
-        async with self._changing:
-            charged = sum(_charge(key, value) for key, value in puts.items()) - await self._charged(*puts)
-            freed = await self._charged(*(set(deletes) - puts.keys()))
-            self._require_room(charged - freed)
-            self._used += max(charged, 0)  # at first as if nothing were freed, for a failure may leave it half done
+        async def change() -> None:
+            await self._begin(puts.keys() | set(deletes), sum(_charge(*item) for item in puts.items()))
             await self._storage.commit(puts, deletes)
-            gone = sum(_charge(key, puts[key]) for key in set(deletes) & puts.keys())
-            self._used += min(charged, 0) - freed - gone
+            self._settle(sum(_charge(key, puts[key]) for key in puts.keys() - set(deletes)))
+
+        await self._in_turn(change)
 
     async def _delete(self, key: bytes) -> bool:
-        async with self._changing:
-            freed = await self._charged(key)
+        async def change() -> bool:
+            await self._begin([key], 0)
             was_there = await self._storage.delete(key)
-            self._used -= freed
+            self._settle(0)
             return was_there
 
+        return await self._in_turn(change)
+
     async def _store_if(self, key: bytes, value: bytes, expected: int) -> int | None:
-        async with self._changing:
-            charged = _charge(key, value) - await self._charged(key)
-            self._require_room(charged)
-            self._used += max(charged, 0)  # as above
+        async def change() -> int | None:
+            held = await self._begin([key], _charge(key, value))
             version = await self._storage.store_if(key, value, expected)
-            self._used += min(charged, 0) if version is not None else -max(charged, 0)
+            self._settle(held if version is None else _charge(key, value))
             return version
 
-    async def _charged(self, *keys: bytes) -> int:
-        values = await asyncio.gather(*map(self._storage.retrieve, keys))
-        return sum(_charge(key, value) for key, value in zip(keys, values, strict=True) if value is not None)
+        return await self._in_turn(change)
+
+    async def _in_turn(self, change: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Make one change at a time, to its end though the request is cancelled: it would take effect later."""
+        await self._changing.acquire()
+        self._change_task = task = asyncio.create_task(change())
+        task.add_done_callback(lambda _: self._changing.release())
+        return await asyncio.shield(task)
+
+    async def _begin(self, keys: Collection[bytes], charge: int) -> int:
+        """Return what keys count that are about to be changed; until :meth:`_settle` they are in doubt.
+
+        If they still are when the next change comes, it first counts them anew. Where the store then gives no answer,
+        that change fails: so there are never more of them than one request has.
+
+        Raises:
+            _Refusal: There is no room for what they will count.
+        """
+        if self._doubted is not None:
+            self._settle(await self._charged(self._doubted[0]))
+        held = await self._charged(keys)
+        self._require_room(charge - held)
+        self._doubted = keys, held
+        return held
+
+    def _settle(self, holds: int) -> None:
+        """Note what the keys in doubt count now."""
+        assert self._doubted is not None  # whoever calls has made it so
+        self._used += holds - self._doubted[1]
+        self._doubted = None
+
+    async def _charged(self, keys: Collection[bytes]) -> int:
+        remaining = iter(keys)
+        charged = 0
+        while some := list(itertools.islice(remaining, COUNTED_TOGETHER)):
+            charged += sum(await asyncio.gather(*map(self._charge_of, some)))
+        return charged
+
+    async def _charge_of(self, key: bytes) -> int:
+        value = await self._storage.retrieve(key)
+        return 0 if value is None else _charge(key, value)
 
     def _require_room(self, grown: int) -> None:
         assert self._quota is not None  # as somebody may write
@@ -275,6 +341,15 @@ def _decode_puts(items: Sequence[Any]) -> dict[bytes, bytes]:
     return puts
 
 
-async def _end(keys: AsyncIterator[bytes]) -> None:
-    if isinstance(keys, AsyncGenerator):
-        await keys.aclose()
+async def _keep(peer: _Peer, prefix: bytes, last: bytes, keys: AsyncIterator[bytes]) -> None:
+    # The loop ends a generator that nothing refers to any more.
+    expiry = asyncio.get_running_loop().call_later(MAX_IDLE, peer.listings.pop, prefix, None)
+    peer.listings[prefix] = _Listing(last, keys, expiry)
+    if len(peer.listings) > LISTINGS_KEPT:
+        await _end(peer.listings.popitem(last=False)[1])
+
+
+async def _end(listing: _Listing) -> None:
+    listing.expiry.cancel()
+    if isinstance(listing.keys, AsyncGenerator):
+        await listing.keys.aclose()

@@ -2,13 +2,14 @@
 
 Whoever reads a state leaves a record in the store, and then stores the root again as it is. By that, whoever has the
 chamber open must read the root anew before the next change, looks for such records, and removes nothing while there
-are any.
+are any. By other records a synchronisation and a collection of orphans keep out of each other's way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import secrets
 import struct
 import time
@@ -20,7 +21,7 @@ from stt_chamber.errors import Conflict, NoChamber
 from stt_core.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from stt_chamber.ledger import Names
     from stt_core.interfaces import StorageProvider, Version
@@ -30,6 +31,20 @@ MAX_SILENCE: Final = 300.0
 
 RENEWAL_INTERVAL: Final = 60.0
 """Seconds after which a snapshot is renewed."""
+
+RETRY_INTERVAL: Final = 5.0
+"""Seconds after which a renewal is tried again that the store has failed."""
+
+MAX_LISTED: Final = 1000
+"""Records of snapshots that are looked at together, whatever the store lists."""
+
+TRIES: Final = 16
+"""How often a snapshot tries to be told of between two changes that others make."""
+
+LONGEST_PAUSE: Final = 1.0
+"""Seconds between two such tries, at most."""
+
+_FIRST_PAUSE: Final = 0.02
 
 _TIME: Final = struct.Struct(">Q")  # milliseconds since 1970 when it was renewed
 
@@ -57,16 +72,84 @@ async def snapshot(
 
     Raises:
         NoChamber: There is none.
-        Conflict: In the end: others took the snapshot for abandoned, and may have removed something.
+        Conflict: Others change the chamber too fast for a state to be had; or, at any time, they took the snapshot for
+            abandoned, and may have removed something.
         StorageError: The store failed.
     """
-    record = _Record(storage, names.snapshots + secrets.token_bytes(16), clock)
+    async with _record(storage, names.snapshots, clock):
+        yield await _tell_others(storage, names)
+
+
+@contextlib.asynccontextmanager
+async def arrival(
+    storage: StorageProvider, names: Names, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Until the context ends, keep collections of orphans from what a synchronisation brings or finds.
+
+    Args:
+        storage: Where the replica is.
+        names: Its keys there.
+        clock: Returns seconds since 1970.
+
+    Returns:
+        What makes sure that they still are kept from it, and raises Conflict if not.
+
+    Raises:
+        Conflict: Orphans are being collected; or in the end: others took this for abandoned.
+        StorageError: The store failed.
+    """
+    async with _record(storage, names.arrivals, clock) as record:
+        if await _is_any(storage, names.collections, round(clock() * 1000)):
+            raise Conflict("what belongs to nothing is being removed from a replica: synchronise it afterwards")
+        yield record.renew
+
+
+@contextlib.asynccontextmanager
+async def collection(
+    storage: StorageProvider, names: Names, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Until the context ends, keep synchronisations from relying on chunks that may be orphans.
+
+    Args:
+        storage: Where the chamber is.
+        names: Its keys there.
+        clock: Returns seconds since 1970.
+
+    Returns:
+        What makes sure that they still are kept from it, and raises Conflict if not.
+
+    Raises:
+        Conflict: The chamber is being synchronised; or in the end: others took this for abandoned.
+        StorageError: The store failed.
+    """
+    # Each of the two leaves its record before it looks for the other's, so that one of them at least finds it.
+    async with _record(storage, names.collections, clock) as record:
+        if await _is_any(storage, names.arrivals, round(clock() * 1000)):
+            raise Conflict("the chamber is being synchronised: what belongs to nothing stays until that has ended")
+        yield record.renew
+
+
+@contextlib.asynccontextmanager
+async def _record(storage: StorageProvider, prefix: bytes, clock: Callable[[], float]) -> AsyncIterator[_Record]:
+    """Tell others of something until the context ends."""
+    record = _Record(storage, prefix + secrets.token_bytes(16), clock)
     await record.renew()
     ended = asyncio.Event()
     renewing = asyncio.create_task(record.renew_until(ended))
     try:
-        yield await _tell_others(storage, names)
-        ended.set()
+        try:
+            async with asyncio.timeout(None) as reading:
+
+                def interrupt(_: asyncio.Task[None]) -> None:
+                    if not ended.is_set():
+                        reading.reschedule(0)
+
+                renewing.add_done_callback(interrupt)
+                yield record
+                ended.set()
+        except TimeoutError:
+            if not reading.expired():
+                raise
         await renewing
     finally:
         ended.set()
@@ -75,7 +158,7 @@ async def snapshot(
 
 
 class _Record:
-    """What tells others that somebody reads a state."""
+    """What tells others that somebody reads a state, or brings or removes chunks."""
 
     def __init__(self, storage: StorageProvider, key: bytes, clock: Callable[[], float]) -> None:
         self._storage = storage
@@ -84,20 +167,36 @@ class _Record:
         self._version: Version = 0
 
     async def renew(self) -> None:
-        # Never made a second time: who finds it too old removes it first, and only then what the state needs.
         now = _TIME.pack(round(self._clock() * 1000))
-        version = await self._storage.store_if(self._key, now, self._version)
-        if version is None:
-            raise Conflict("the chamber was read so slowly that others have removed some of it: try again")
-        self._version = version
+        for _ in range(2):
+            version = await self._storage.store_if(self._key, now, self._version)
+            if version is not None:
+                self._version = version
+                return
+            # A renewal that failed may have been made all the same: others do not write this record, but delete it.
+            self._version = await self._storage.version(self._key)
+            if not self._version:
+                break  # never made a second time: who deletes it goes on to remove what the state needs
+        raise Conflict("it went so slowly that others took it for abandoned, and may have removed something: try again")
 
     async def renew_until(self, ended: asyncio.Event) -> None:
         # Not a task that is cancelled: a renewal that was made and not noted would look like somebody else's.
+        loop = asyncio.get_running_loop()
+        renewed_at = loop.time()
+        pause = RENEWAL_INTERVAL
         while not ended.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RENEWAL_INTERVAL):
+                async with asyncio.timeout(pause):
                     await ended.wait()
-            await self.renew()
+            begun_at = loop.time()
+            try:
+                await self.renew()
+            except StorageError:
+                if ended.is_set() or begun_at - renewed_at > MAX_SILENCE - RENEWAL_INTERVAL:
+                    raise
+                pause = RETRY_INTERVAL
+            else:
+                renewed_at, pause = begun_at, RENEWAL_INTERVAL
 
     async def remove(self) -> None:
         with contextlib.suppress(StorageError):  # others will, after some time
@@ -106,21 +205,27 @@ class _Record:
 
 async def _tell_others(storage: StorageProvider, names: Names) -> Snapshot:
     """Store the newest root a second time, so that all others read it anew before their next change."""
-    while True:
+    for attempt in range(TRIES):
         header_version = await storage.version(names.header)
+        header = await storage.retrieve(names.header)
+        # From here to the end no other change may come: so nothing else is asked of a store that may be far away.
         root_version = await storage.version(names.root)
         root = await storage.retrieve(names.root)
-        header = await storage.retrieve(names.header)
         if root is None or header is None:
             raise NoChamber("the store has no chamber of that name")
         told = await storage.store_if(names.root, root, root_version)
         # A header that was replaced meanwhile may lack a data key that the root needs.
         if told is not None and await storage.version(names.header) == header_version:
             return Snapshot(root, header)
+        pause = min(_FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)
+        await asyncio.sleep(random.uniform(0, pause))  # noqa: S311  no secret
+    raise Conflict("others change the chamber faster than one state of it can be held: try again")
 
 
 async def is_being_read(storage: StorageProvider, names: Names, now: int) -> bool:
-    """Return whether there are snapshots of a chamber; end those that are abandoned.
+    """Return whether there are snapshots of a chamber; end those that are abandoned, until one is found that is not.
+
+    Where the store lists more than anybody needs, the answer is yes, so that nothing is removed.
 
     Args:
         storage: Where the chamber is.
@@ -130,14 +235,21 @@ async def is_being_read(storage: StorageProvider, names: Names, now: int) -> boo
     Raises:
         StorageError: The store failed.
     """
-    found = False
-    async for key in storage.list_keys(names.snapshots):
+    return await _is_any(storage, names.snapshots, now)
+
+
+async def _is_any(storage: StorageProvider, prefix: bytes, now: int) -> bool:
+    """Return whether there are records of a kind that are not abandoned, as :func:`is_being_read` does."""
+    listed = 0
+    async for key in storage.list_keys(prefix):
+        listed += 1
+        if listed > MAX_LISTED:
+            return True
         record = await storage.retrieve(key)
         if record is None:
             continue
         # A time ahead is one of another machine's clock, or of somebody who wants nothing removed for ever.
         if len(record) == _TIME.size and abs(now - _TIME.unpack(record)[0]) < MAX_SILENCE * 1000:
-            found = True
-        else:
-            await storage.delete(key)
-    return found
+            return True
+        await storage.delete(key)
+    return False

@@ -20,7 +20,7 @@ from stt_chamber.chamber import Chamber
 from stt_chamber.errors import Conflict, DamagedError, NoChamber, NotAReplica, RollbackDetected
 from stt_chamber.header import Header
 from stt_chamber.keys import namespace
-from stt_chamber.ledger import Names
+from stt_chamber.ledger import Names, copy_record
 from stt_chamber.merge import (
     Plan,
     Side,
@@ -35,13 +35,13 @@ from stt_chamber.merge import (
     shared_pages,
 )
 from stt_chamber.objects import CHUNKS_PER_COMMIT, chunk_count
-from stt_chamber.root import MAX_MARKS, Mark, digest_of
-from stt_chamber.snapshots import snapshot
+from stt_chamber.root import Mark, digest_of, with_mark
+from stt_chamber.snapshots import arrival, snapshot
 from stt_chamber.tasks import run_together
 from stt_core.errors import StorageError, STTError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator
 
     from stt_chamber.entries import Entry, Reference
     from stt_chamber.keys import Secret
@@ -111,7 +111,8 @@ async def sync(
         NoChamber: There is none in either store.
         NotAReplica: They are different chambers.
         WrongSecret: The secrets do not open both.
-        Conflict: Both were rekeyed since they were last the same, or are changed by others again and again.
+        Conflict: Both were rekeyed since they were last the same, or are changed by others again and again; or orphans
+            are being collected in one: try it later.
         QuotaExceeded: The values of both are more than the chamber may hold.
         RollbackDetected: A store shows an earlier state than the expected one.
         DamagedError: Something that has to be copied is missing, or was changed.
@@ -218,7 +219,9 @@ class _Sync:
         for replica in replicas:
             if replica is not None:
                 root = await self.storages[replica.number].retrieve(self.names.root)
-                if root is None or digest_of(root) != replica.position.digest:
+                position = self.expected[replica.number]
+                assert position is not None  # it was looked at
+                if root is None or digest_of(root) != position.digest:
                     return True
         return False
 
@@ -248,10 +251,13 @@ class _Sync:
         if changed[other.number]:
             keys = await differing_keys(chain.side.view, other.side.view)
             plan = await plan_merge(chain.side, other.side, base, keys, self.taken[chain.number])
-            await self._fetch(plan, chain, other)
         plan.revision = other.side.view.root.revision
         plan.quota = merged_quota(chain.side.view.root, other.side.view.root, base)
-        chain = await self._settle(chain, other, plan)
+        async with arrival(self.storages[chain.number], self.names, self.clock) as make_sure:
+            found = await self._fetch(plan, chain, other)
+            await make_sure()
+            chain = await self._settle(chain, other, plan)
+            await self._copy(found, other.side.objects, chain.number)
         # A later attempt finds it taken over already.
         self.taken[chain.number].update((key, plan.puts[key]) for key in plan.taken)
         self.deleted.update(plan.deletes)
@@ -260,25 +266,26 @@ class _Sync:
 
     # Changing the one whose history goes on
 
-    async def _fetch(self, plan: Plan, chain: _Replica, other: _Replica) -> None:
-        """Bring the contents of entries that are to be taken over into the store."""
-        known = chain.side.unlocked.keyring.epochs
+    async def _fetch(self, plan: Plan, chain: _Replica, other: _Replica) -> Sequence[Reference]:
+        """Bring the contents of entries that are to be taken over into the store; return as :meth:`_copy` does."""
+        # What is under another data key may be the last that is, as another process may be about to forget that key.
+        newest = chain.side.unlocked.keyring.epoch
         sealed = []
         for key in plan.taken:
             entry = plan.puts[key]
             if entry.reference is None:
                 continue
-            if entry.reference.epoch in known:
+            if entry.reference.epoch == newest:
                 sealed.append(entry.reference)
             else:
                 content = await self._seal_anew(other.side.objects, chain.side.objects, entry.reference, chain.number)
                 plan.puts[key] = attrs.evolve(entry, content=content)
-        await self._copy(sealed, other.side.objects, chain.number)
+        return await self._copy(sealed, other.side.objects, chain.number)
 
     async def _seal_anew(
         self, source: ObjectStore, target: ObjectStore, reference: Reference, number: int
     ) -> Reference:
-        """Write an object under the newest data key, as the one that it is under is known no more."""
+        """Write an object under the newest data key, as the one that it is under is going or gone."""
         writer = target.writer()
         try:
             async for chunk in source.chunks(reference, 0, reference.size):
@@ -302,7 +309,7 @@ class _Sync:
             draft.generation = unlocked.header.generation
             mark = Mark(randomness.token_bytes(16), draft.revision, draft.generation, draft.quota)
             if not (draft.marks and attrs.evolve(draft.marks[-1], mark_id=mark.mark_id) == mark):
-                draft.marks = (*draft.marks, mark)[-MAX_MARKS:]
+                draft.marks = with_mark(draft.marks, mark)
             if other is not None:
                 _follow_on(draft, other, is_rekeyed=unlocked.keyring.epochs != other.side.unlocked.keyring.epochs)
 
@@ -321,20 +328,36 @@ class _Sync:
         if header is not None and Header.decode(header).chamber_id != source.position.chamber_id:
             raise NotAReplica("the other store has the beginning of another chamber")
         missing, _ = await changed_references(None, source.side, [])
-        # Left by an attempt that broke off; to list them takes fewer requests than to ask for each.
         wanted = {source.side.objects.name(reference, index) for reference, index in _chunks_of(missing)}
-        present = {key async for key in storage.list_keys(names.objects) if key in wanted}
-        await self._copy_state(missing, source, present)
-        if header != source.header and await storage.store_if(names.header, source.header, version) is None:
-            raise _Moved
-        await self._store_root(source, number, 0)
-        await storage.store(names.header_copy, source.header)
+        async with self._both_kept(source) as make_sure:
+            # Left by an attempt that broke off; to list them takes fewer requests than to ask for each.
+            present = {key async for key in storage.list_keys(names.objects) if key in wanted}
+            found = await self._copy(missing, source.side.objects, number, present)
+            await make_sure()
+            if header != source.header and await storage.store_if(names.header, source.header, version) is None:
+                raise _Moved
+            await self._store_root(source, number, 0)
+            await self._copy(found, source.side.objects, number)
+        await self._copy_header(number)
 
     async def _replace(self, source: _Replica, target: _Replica) -> None:
         """Give a replica the state of the other."""
         keys = await differing_keys(source.side.view, target.side.view)
         missing, gone = await changed_references(target.side, source.side, keys)
-        await self._copy_state(missing, source)
+        async with self._both_kept(source) as make_sure:
+            found = await self._copy(missing, source.side.objects, target.number)
+            await make_sure()
+            await self._store_records(source, target)
+            await self._copy(found, source.side.objects, target.number)
+        await self._copy_header(target.number)
+        names = itertools.chain.from_iterable(target.side.objects.names(reference) for reference in gone)
+        with contextlib.suppress(StorageError):  # what cannot be removed now is left to the collection
+            if not await target.chamber.ledger.is_being_read():
+                while some := list(itertools.islice(names, CHUNKS_PER_COMMIT)):
+                    await self.storages[target.number].commit({}, some)
+
+    async def _store_records(self, source: _Replica, target: _Replica) -> None:
+        """Give a replica, which has all chunks by now, the header and the root of the other."""
         old, new = target.side.unlocked, source.side.unlocked
         version = target.header_version
         if old.keyring.epochs <= new.keyring.epochs:
@@ -346,12 +369,6 @@ class _Sync:
             version = await self._store_header(new.with_data_keys_of(old.keyring), target.number, version)
             await self._store_root(source, target.number, target.root_version)
             await self._store_header(source.header, target.number, version)
-        await self.storages[target.number].store(self.names.header_copy, source.header)
-        names = itertools.chain.from_iterable(target.side.objects.names(reference) for reference in gone)
-        with contextlib.suppress(StorageError):  # what cannot be removed now is left to the collection
-            if not await target.chamber.ledger.is_being_read():
-                while some := list(itertools.islice(names, CHUNKS_PER_COMMIT)):
-                    await self.storages[target.number].commit({}, some)
 
     async def _store_header(self, header: bytes, number: int, version: Version) -> Version:
         stored = await self.storages[number].store_if(self.names.header, header, version)
@@ -363,18 +380,23 @@ class _Sync:
         if await self.storages[number].store_if(self.names.root, source.root, version) is None:
             raise _Moved
         self.expected[number] = source.position
-        await self.storages[number].store(self.names.root_copy, source.root)
+        await copy_record(self.storages[number], self.names.root, self.names.root_copy)
+
+    async def _copy_header(self, number: int) -> None:
+        await copy_record(self.storages[number], self.names.header, self.names.header_copy)
 
     # Copying
 
-    async def _copy_state(
-        self, references: Sequence[Reference], source: _Replica, present: Container[bytes] | None = None
-    ) -> None:
-        """Copy objects of a state to the other store, while others keep it readable."""
-        async with snapshot(self.storages[source.number], self.names, self.clock) as taken:
+    @contextlib.asynccontextmanager
+    async def _both_kept(self, source: _Replica) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Let others keep a state readable, and what the other store gets of it; give what :func:`arrival` gives."""
+        async with (
+            arrival(self.storages[1 - source.number], self.names, self.clock) as make_sure,
+            snapshot(self.storages[source.number], self.names, self.clock) as taken,
+        ):
             if taken.root != source.root:
                 raise _Moved
-            await self._copy(references, source.side.objects, 1 - source.number, present)
+            yield make_sure
 
     async def _copy(
         self,
@@ -382,8 +404,12 @@ class _Sync:
         objects: ObjectStore,
         number: int,
         present: Container[bytes] | None = None,
-    ) -> None:
+    ) -> Sequence[Reference]:
         """Copy the chunks of objects that a store has not, as they lie, each once it is seen to be whole.
+
+        Return the objects of which it had some. As long as nothing refers to these, somebody else may remove them:
+        a writer that had waited with that, or a collection that was taken for abandoned. So look for them once more
+        when something does.
 
         Args:
             references: The objects.
@@ -394,6 +420,7 @@ class _Sync:
         storage = self.storages[number]
         chunks = _chunks_of(references)
         batch: dict[bytes, bytes] = {}
+        found: set[Reference] = set()
 
         async def flush() -> None:
             nonlocal batch
@@ -405,7 +432,9 @@ class _Sync:
             for reference, index in chunks:
                 name = objects.name(reference, index)
                 is_there = await storage.exists(name) if present is None else name in present
-                if not is_there:
+                if is_there:
+                    found.add(reference)
+                else:
                     batch[name] = await objects.sealed_chunk(reference, index)
                     if len(batch) >= CHUNKS_PER_COMMIT:
                         await flush()
@@ -413,6 +442,7 @@ class _Sync:
         await run_together(work() for _ in range(CHUNKS_AT_ONCE))
         if batch:
             await flush()
+        return list(found)
 
     def _count(self, number: int, size: int) -> None:
         self.copied[number] += size

@@ -18,7 +18,7 @@ from stt_chamber.keys import namespace
 from stt_chamber.ledger import Ledger, Names
 from stt_chamber.objects import CHUNKS_PER_COMMIT, ObjectStore
 from stt_chamber.root import Root, digest_of
-from stt_chamber.snapshots import snapshot
+from stt_chamber.snapshots import collection, snapshot
 from stt_core.errors import CryptoError, StorageError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # Far ahead of all states that may have been seen, so that a repaired chamber is not taken for an older one.
 _REPAIR_STEP: Final = 1 << 32
+
+_TRIES: Final = 4  # to check the header before others replace it
 
 
 @attrs.frozen(order=True)
@@ -116,11 +118,21 @@ async def collect(chamber: Chamber) -> int:
     """Remove the chunks that belong to nothing; return how many. A value that is being written may have to be redone.
 
     Raises:
-        Conflict: Somebody checks or exports an earlier state, which may need some of it: try again later.
+        Conflict: Somebody checks or exports an earlier state, which may need some of it, or synchronises the chamber:
+            try again later.
         DamagedError: The index is not whole, so that it is not known what belongs to something.
         StorageError: The store failed.
     """
     ledger = chamber.ledger
+    async with collection(ledger.storage, ledger.names, lambda: ledger.clock() / 1000) as make_sure:
+        orphans = await _orphans(ledger)
+        for start in range(0, len(orphans), CHUNKS_PER_COMMIT):
+            await make_sure()
+            await ledger.storage.commit({}, orphans[start : start + CHUNKS_PER_COMMIT])
+    return len(orphans)
+
+
+async def _orphans(ledger: Ledger) -> list[bytes]:
     # In this order: what is listed was begun before the fence, and is referred to by now, or never will be.
     listed = [name async for name in ledger.storage.list_keys(ledger.names.objects)]
 
@@ -133,10 +145,7 @@ async def collect(chamber: Chamber) -> int:
         raise Conflict("the chamber is being checked or exported: what belongs to nothing stays until that has ended")
     for reference in ledger.doomed():
         names.update(ledger.objects.names(reference))
-    orphans = [name for name in listed if name not in names]
-    for start in range(0, len(orphans), CHUNKS_PER_COMMIT):
-        await ledger.storage.commit({}, orphans[start : start + CHUNKS_PER_COMMIT])
-    return len(orphans)
+    return [name for name in listed if name not in names]
 
 
 async def repair(
@@ -177,11 +186,9 @@ async def repair(
         await _forget(ledger, findings.damaged_keys)
         await _count_anew(ledger)
         await ledger.copy_root()
-        header = await storage.retrieve(names.header)
-        assert header is not None  # it was opened
-        await storage.store(names.header_copy, header)
+        await ledger.copy_header()
         orphans = 0
-        with contextlib.suppress(Conflict):  # there may be a check or an export that was killed just before
+        with contextlib.suppress(Conflict):  # there may be a check or the like that was killed just before
             orphans = await collect(chamber)
         return RepairReport(tuple(sorted(lost)), orphans)
 
@@ -191,69 +198,85 @@ async def repair(
 
 async def _find_damage(ledger: Ledger, view: View, progress: Callable[[int], None]) -> _Findings:
     findings = _Findings()
+    # With the data keys of this state, though the ledger may get others meanwhile.
+    objects = ObjectStore(ledger.storage, ledger.names.objects, ledger.unlocked.keyring)
     await _check_records(ledger, findings)
     overlay: Run = {}
     for number, reference in enumerate(view.root.segments):
-        run = await _checked_run(ledger, reference, f"segment {number + 1} of the index", findings)
+        run = await _checked_run(objects, reference, f"segment {number + 1} of the index", findings)
         overlay.update(run)
     overlay.update(view.root.tail)
     for number, reference in enumerate(view.root.directories):
-        await _checked_part(ledger, reference, f"directory {number + 1} of the index", findings, findings.add_spare)
+        await _checked_part(objects, reference, f"directory {number + 1} of the index", findings, findings.add_spare)
     for slot, reference in enumerate(view.directory.pages):
         what = f"page {slot + 1} of the index, keys from {view.directory.first_keys[slot].decode()!r}"
-        page = await _checked_run(ledger, reference, what, findings)
-        await _check_entries(ledger, {key: page[key] for key in page if key not in overlay}, findings, progress)
-    await _check_entries(ledger, overlay, findings, progress)
+        page = await _checked_run(objects, reference, what, findings)
+        await _check_entries(objects, {key: page[key] for key in page if key not in overlay}, findings, progress)
+    await _check_entries(objects, overlay, findings, progress)
     return findings
 
 
 async def _check_records(ledger: Ledger, findings: _Findings) -> None:
-    """Check what there is once, as it lies in the store now."""
+    """Check what there is once, as it lies in the store now; again if others replaced the header meanwhile."""
     storage, names = ledger.storage, ledger.names
+    for _ in range(_TRIES):
+        version = await storage.version(names.header)
+        findings.spares = await _damaged_records(ledger)
+        if not findings.spares or await storage.version(names.header) == version:
+            return
+
+
+async def _damaged_records(ledger: Ledger) -> list[Damage]:
+    storage, names = ledger.storage, ledger.names
+    damaged: list[Damage] = []
+    keyring = ledger.unlocked.keyring
     for what, key in (("the header", names.header), ("the copy of the header", names.header_copy)):
         try:
             header = Header.decode(await _present(storage, key))
-            await asyncio.to_thread(header.unlock, ledger.secrets)
+            unlocked = await asyncio.to_thread(header.unlock, ledger.secrets)
+            if key == names.header:  # others may have replaced it since it was opened here
+                keyring = unlocked.keyring
         except (DamagedError, CryptoError) as error:
-            findings.add_spare(what, error)
+            damaged.append(Damage(what, str(error)))
     for what, key in (("the root", names.root), ("the copy of the root", names.root_copy)):
         try:
-            Root.open(await _present(storage, key), ledger.unlocked.keyring)
+            Root.open(await _present(storage, key), keyring)
         except DamagedError as error:
-            findings.add_spare(what, error)
+            damaged.append(Damage(what, str(error)))
+    return damaged
 
 
 async def _checked_part(
-    ledger: Ledger,
+    objects: ObjectStore,
     reference: Reference,
     what: str,
     findings: _Findings,
     add: Callable[[str, Exception], None],
 ) -> bytes:
     """Return the bytes of an object of the index; none where it is not whole."""
-    findings.names.update(ledger.objects.names(reference))
+    findings.names.update(objects.names(reference))
     try:
-        await ledger.objects.check(reference)
-        return await ledger.objects.read(reference)
+        await objects.check(reference)
+        return await objects.read(reference)
     except DamagedError as error:
         add(what, error)
         findings.parts.append(reference)
         return b""
 
 
-async def _checked_run(ledger: Ledger, reference: Reference, what: str, findings: _Findings) -> Run:
-    return decode_run(await _checked_part(ledger, reference, what, findings, findings.add))
+async def _checked_run(objects: ObjectStore, reference: Reference, what: str, findings: _Findings) -> Run:
+    return decode_run(await _checked_part(objects, reference, what, findings, findings.add))
 
 
-async def _check_entries(ledger: Ledger, run: Run, findings: _Findings, progress: Callable[[int], None]) -> None:
+async def _check_entries(objects: ObjectStore, run: Run, findings: _Findings, progress: Callable[[int], None]) -> None:
     for key, data in run.items():
         if not data:
             continue
         try:
             entry = Entry.decode(data)
             if entry.reference is not None:
-                findings.names.update(ledger.objects.names(entry.reference))
-            await _check_value(ledger, key, entry)
+                findings.names.update(objects.names(entry.reference))
+            await _check_value(objects, key, entry)
         except DamagedError as error:
             findings.add(key.decode(), error)
             findings.damaged_keys.append(key)
@@ -263,16 +286,16 @@ async def _check_entries(ledger: Ledger, run: Run, findings: _Findings, progress
             progress(entry.size)
 
 
-async def _check_value(ledger: Ledger, key: bytes, entry: Entry) -> None:
+async def _check_value(objects: ObjectStore, key: bytes, entry: Entry) -> None:
     if entry.reference is not None:
-        await ledger.objects.check(entry.reference)
+        await objects.check(entry.reference)
     address = key.decode()
     if address.startswith(ADDRESS_PREFIX):
         digest = hashlib.sha3_256()
         if isinstance(entry.content, bytes):
             digest.update(entry.content)
         else:
-            async for chunk in ledger.objects.chunks(entry.content, 0, entry.size):
+            async for chunk in objects.chunks(entry.content, 0, entry.size):
                 digest.update(chunk)
         if address != ADDRESS_PREFIX + digest.hexdigest():
             raise DamagedError("the content has another hash than its key says")

@@ -44,9 +44,13 @@ MAX_RETRIES: Final = 4
 REQUESTS_AT_A_TIME: Final = 16
 """Requests that are under way together."""
 
+MAX_VALUE_SIZE: Final = 1 << 20
+"""Bytes of a value; the records of a chamber have less, and no more is read of an object."""
+
 _MAGIC: Final = b"STTO\x01"
 _HEAD: Final = struct.Struct(">5sQ")  # magic, version; then the value
 _HEAD_ALONE: Final[GetOptions] = {"range": (0, _HEAD.size)}
+_PIECE_SIZE: Final = 256 << 10  # bytes of an object that are taken from the connection at a time
 _FIRST_PAUSE: Final = 0.1  # seconds before the first retry; twice as many before each further one
 _REMEMBERED_E_TAGS: Final = 64
 _ABSENT: Final = "NoSuchKey"
@@ -227,7 +231,12 @@ def _get(store: S3Store, name: str, options: GetOptions | None = None) -> tuple[
     """Return an object, or a part of it, and its ETag; None if there is no such object, though there is the bucket."""
     try:
         found = obstore.get(store, name, options=options)
-        return bytes(found.bytes()), found.meta["e_tag"]
+        data = bytearray()
+        for piece in found.stream(min_chunk_size=_PIECE_SIZE):
+            data += piece
+            if len(data) > _HEAD.size + MAX_VALUE_SIZE:
+                raise StorageError("an object is none of this store: it is larger than any")
+        return bytes(data), found.meta["e_tag"]
     except FileNotFoundError as error:
         if _reason(error) == _ABSENT:
             return None
@@ -267,6 +276,8 @@ def _key(name: str) -> bytes | None:
 
 
 def _body(version: Version, value: bytes) -> bytes:
+    if len(value) > MAX_VALUE_SIZE:
+        raise StorageError(f"a value of {len(value)} bytes, but the store takes at most {MAX_VALUE_SIZE}")
     return _HEAD.pack(_MAGIC, version) + value
 
 
