@@ -827,6 +827,30 @@ def test_a_busy_session_leaves_no_heap_of_timers() -> None:
     assert objects_after(15.0) < first + 150
 
 
+def test_a_session_that_is_over_is_kept_by_none_of_its_timers() -> None:
+    bob = make_demux("bob")
+    bird = EarlyBird(bob)
+    bird.receive(*bird.response)
+    session = bob.accept(bird.offered(), 0.0)
+    assert session is not None
+    bob.drain((), 0.0)
+    first = bob.next_timeout()
+    session.close(0, "", 0.0)
+    bob.touch(session)
+    bob.drain((), 0.0)
+    over_at = session.next_timeout()
+    assert first is not None
+    assert over_at is not None
+
+    bob.handle_timeout(over_at)
+    bob.drain((), over_at)
+    alive = weakref.ref(session)
+    del session, bird
+    gc.collect()
+
+    assert alive() is None
+
+
 # Links
 
 

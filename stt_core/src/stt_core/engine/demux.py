@@ -125,9 +125,12 @@ class Demux:
         # By blocked link, and whether a session's last word was handed over nevertheless.
         self._stalled: dict[Link, dict[Session, bool]] = {}
         self._paths = PathIndex()
-        self._timers: list[tuple[float, int, Session]] = []
+        # A heap of times, each with a number of its own. What a number is of stands beside it, so that a timer which is
+        # superseded, or whose session is over, keeps nothing alive until its time comes.
+        self._timers: list[tuple[float, int]] = []
         self._timer_count = 0
-        self._scheduled: dict[Session, float] = {}
+        self._timed: dict[int, Session] = {}
+        self._scheduled: dict[Session, tuple[float, int]] = {}
         self._events: list[DemuxEvent] = []
         self.statistics = DemuxStatistics()
 
@@ -196,8 +199,9 @@ class Demux:
         self._half_open.handle_timeout(now)
         timers = self._timers
         while timers and timers[0][0] <= now:
-            at, _, session = heapq.heappop(timers)
-            if self._scheduled.get(session) != at:
+            _, number = heapq.heappop(timers)
+            session = self._timed.pop(number, None)
+            if session is None:
                 continue  # superseded
             del self._scheduled[session]
             due_at = session.next_timeout()
@@ -328,7 +332,7 @@ class Demux:
             return self._postponed_at
         at = self._half_open.next_timeout()
         timers = self._timers
-        while timers and self._scheduled.get(timers[0][2]) != timers[0][0]:
+        while timers and timers[0][1] not in self._timed:
             heapq.heappop(timers)
         if timers and (at is None or timers[0][0] < at):
             at = timers[0][0]
@@ -447,19 +451,24 @@ class Demux:
         # A timer that fires early costs less than one that is set anew at every burst.
         at = max(at, earliest)
         scheduled = self._scheduled.get(session)
-        if scheduled is not None and at >= scheduled:
+        if scheduled is not None and at >= scheduled[0]:
             return
         self._set_timer(session, at)
 
     def _set_timer(self, session: Session, at: float) -> None:
-        self._scheduled[session] = at
+        self._drop_timer(session)
         self._timer_count += 1
-        heapq.heappush(self._timers, (at, self._timer_count, session))
-        self._drop_superseded()
+        timer = self._scheduled[session] = (at, self._timer_count)
+        self._timed[self._timer_count] = session
+        heapq.heappush(self._timers, timer)
 
-    def _drop_superseded(self) -> None:
-        if len(self._timers) > 2 * len(self._scheduled) + _SUPERSEDED_TIMERS:
-            self._timers = [timer for timer in self._timers if self._scheduled.get(timer[2]) == timer[0]]
+    def _drop_timer(self, session: Session) -> None:
+        scheduled = self._scheduled.pop(session, None)
+        if scheduled is None:
+            return
+        del self._timed[scheduled[1]]
+        if len(self._timers) > 2 * len(self._timed) + _SUPERSEDED_TIMERS:
+            self._timers[:] = [timer for timer in self._timers if timer[1] in self._timed]
             heapq.heapify(self._timers)
 
     def _forget(self, session: Session) -> None:
@@ -468,12 +477,13 @@ class Demux:
         self._touched.pop(session, None)
         self._postponed.pop(session, None)
         self._paths.forget(session)
-        self._scheduled.pop(session, None)
-        self._drop_superseded()
+        self._drop_timer(session)
         if self._refused.get(session.path) is session:
             del self._refused[session.path]
-        for stalled in self._stalled.values():
+        for link, stalled in list(self._stalled.items()):
             stalled.pop(session, None)
+            if not stalled:
+                del self._stalled[link]
 
 
 def _size_of(frame: RawFrame) -> int:
