@@ -172,14 +172,26 @@ class Forwarder:
         except (StreamClosed, SessionClosed):
             break_off(stream, TunnelCode.BROKEN)
 
-    async def _serve_connection(self, stream: STTStream, asked: HostPort) -> None:
-        target = _find(asked, (each for each, reasons in self._targets.items() if reasons))
-        if target is None:
-            self._broken(asked, "the peer asked for it, but it is not allowed")
+    def _admit(self, stream: STTStream, asked: HostPort, allowed: Iterable[HostPort], refusal: str) -> HostPort | None:
+        """Take a place for what a peer asks for; else break its stream off, and return None.
+
+        Returns:
+            What it asks for as it was allowed: the peer has no say in how that is looked up.
+        """
+        found = next((each for each in allowed if each == asked), None)
+        if found is None:
+            self._broken(asked, refusal)
             break_off(stream, TunnelCode.REFUSED)
-            return
+            return None
         if not self._places.take():
             break_off(stream, TunnelCode.BUSY)
+            return None
+        return found
+
+    async def _serve_connection(self, stream: STTStream, asked: HostPort) -> None:
+        targets = (each for each, reasons in self._targets.items() if reasons)
+        target = self._admit(stream, asked, targets, "the peer asked for it, but it is not allowed")
+        if target is None:
             return
         try:
             async with asyncio.timeout(DIAL_TIMEOUT):
@@ -193,13 +205,8 @@ class Forwarder:
             self._places.give_back()
 
     async def _serve_listening(self, stream: STTStream, asked: HostPort, target: HostPort) -> None:
-        address = _find(asked, self._listens)
+        address = self._admit(stream, asked, self._listens, "the peer asked to listen there, but it is not allowed")
         if address is None:
-            self._broken(asked, "the peer asked to listen there, but it is not allowed")
-            break_off(stream, TunnelCode.REFUSED)
-            return
-        if not self._places.take():
-            break_off(stream, TunnelCode.BUSY)
             return
         try:
             async with self.forward(address, target) as bound:
@@ -233,8 +240,3 @@ class Forwarder:
             self._broken(target, reason_of(error))
         except (SessionClosed, OSError) as error:
             self._broken(target, str(error))
-
-
-def _find(asked: HostPort, allowed: Iterable[HostPort]) -> HostPort | None:
-    """Return what is allowed as it was allowed: the peer has no say in how it is looked up."""
-    return next((each for each in allowed if each == asked), None)
