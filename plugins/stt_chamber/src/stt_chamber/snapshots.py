@@ -22,6 +22,7 @@ from stt_core.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from stt_chamber.ledger import Names
     from stt_core.interfaces import StorageProvider, Version
@@ -80,10 +81,9 @@ async def snapshot(
         yield await _tell_others(storage, names)
 
 
-@contextlib.asynccontextmanager
-async def arrival(
+def arrival(
     storage: StorageProvider, names: Names, clock: Callable[[], float] = time.time
-) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+) -> AbstractAsyncContextManager[Callable[[], Awaitable[None]]]:
     """Until the context ends, keep collections of orphans from what a synchronisation brings or finds.
 
     Args:
@@ -92,22 +92,17 @@ async def arrival(
         clock: Returns seconds since 1970.
 
     Returns:
-        What makes sure that they still are kept from it, and raises Conflict if not.
-
-    Raises:
-        Conflict: Orphans are being collected; or in the end: others took this for abandoned.
-        StorageError: The store failed.
+        A context that gives what makes sure that they still are kept from it, and raises Conflict if not. Entering it
+        raises Conflict while orphans are collected, leaving it if others took this for abandoned, and both StorageError
+        if the store fails.
     """
-    async with _record(storage, names.arrivals, clock) as record:
-        if await _is_any(storage, names.collections, round(clock() * 1000)):
-            raise Conflict("what belongs to nothing is being removed from a replica: synchronise it afterwards")
-        yield record.renew
+    refusal = "what belongs to nothing is being removed from a replica: synchronise it afterwards"
+    return _keep_out(storage, names.arrivals, names.collections, refusal, clock)
 
 
-@contextlib.asynccontextmanager
-async def collection(
+def collection(
     storage: StorageProvider, names: Names, clock: Callable[[], float] = time.time
-) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+) -> AbstractAsyncContextManager[Callable[[], Awaitable[None]]]:
     """Until the context ends, keep synchronisations from relying on chunks that may be orphans.
 
     Args:
@@ -116,16 +111,20 @@ async def collection(
         clock: Returns seconds since 1970.
 
     Returns:
-        What makes sure that they still are kept from it, and raises Conflict if not.
-
-    Raises:
-        Conflict: The chamber is being synchronised; or in the end: others took this for abandoned.
-        StorageError: The store failed.
+        A context as that of :func:`arrival`; entering it raises Conflict while the chamber is synchronised.
     """
+    refusal = "the chamber is being synchronised: what belongs to nothing stays until that has ended"
+    return _keep_out(storage, names.collections, names.arrivals, refusal, clock)
+
+
+@contextlib.asynccontextmanager
+async def _keep_out(
+    storage: StorageProvider, own: bytes, others: bytes, refusal: str, clock: Callable[[], float]
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     # Each of the two leaves its record before it looks for the other's, so that one of them at least finds it.
-    async with _record(storage, names.collections, clock) as record:
-        if await _is_any(storage, names.arrivals, round(clock() * 1000)):
-            raise Conflict("the chamber is being synchronised: what belongs to nothing stays until that has ended")
+    async with _record(storage, own, clock) as record:
+        if await _is_any(storage, others, round(clock() * 1000)):
+            raise Conflict(refusal)
         yield record.renew
 
 
